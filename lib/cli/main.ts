@@ -1,0 +1,27 @@
+/** What the commands share: the error funnel's last metre. */
+import { writeSync } from 'node:fs';
+import { PodError } from '../stream/error.ts';
+
+/** Print `stage: error: …` and the hint on stderr. */
+export function printError(stage: string, cause: unknown): void {
+  const error = PodError.from(cause);
+  const lines = [`${stage}: error: ${error.message}`];
+  if (error.hint) lines.push(`${stage}: hint: ${error.hint}`);
+  if (process.env['POD_DEBUG']) lines.push(String((error.cause as Error | undefined)?.stack ?? error.stack));
+  try {
+    writeSync(2, `${lines.join('\n')}\n`);
+  } catch {
+    // Nobody reads stderr: the exit status still tells.
+  }
+}
+
+/** Run a command's body; a failure becomes its message and exit status. The body may return an exit status. */
+export async function runCommand(stage: string, body: () => unknown): Promise<void> {
+  try {
+    const status = await body();
+    process.exitCode = typeof status === 'number' ? status : 0;
+  } catch (cause) {
+    printError(stage, cause);
+    process.exitCode = PodError.from(cause).exitCode;
+  }
+}

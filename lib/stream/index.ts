@@ -1,0 +1,22 @@
+export { crc32 } from './crc.ts';
+export { DescriptorSink, pump, readDescriptor } from './descriptor.ts';
+export { exitCodes, type Failure, PodError } from './error.ts';
+export {
+  criticalFlag,
+  Frame,
+  headerLength,
+  major,
+  maxData,
+  maxFrame,
+  maxMeta,
+  minor,
+  preamble,
+  trailerLength,
+  writeHeader,
+} from './frame.ts';
+export { greaseKinds, type KindName, kindName, kinds } from './kind.ts';
+export { decodeMeta, encodeMeta } from './meta.ts';
+export type { Sink } from './sink.ts';
+export { type FrameHandler, type ParserOptions, StreamParser } from './stream-parser.ts';
+export { StreamWriter } from './stream-writer.ts';
+export { Tally } from './tally.ts';

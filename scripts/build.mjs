@@ -1,0 +1,102 @@
+// Build everything that is not up to date: generated types, lib and tests (tsc), commands and filters (esbuild
+// bundles, so that they start fast), native parts (node-gyp).  `--no-native`, `--no-types` leave a step out.
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+process.chdir(root);
+const flags = new Set(process.argv.slice(2));
+
+function run(command, args, options = {}) {
+  const result = spawnSync(command, args, { stdio: 'inherit', ...options });
+  if (result.status !== 0) {
+    console.error(`build: error: ${command} ${args.join(' ')} failed`);
+    process.exit(1);
+  }
+}
+
+function newest(paths) {
+  let time = 0;
+  const visit = (path) => {
+    if (!existsSync(path)) return;
+    const status = statSync(path);
+    if (status.isDirectory())
+      for (const entry of readdirSync(path)) entry === 'generated' || visit(join(path, entry));
+    else time = Math.max(time, status.mtimeMs);
+  };
+  paths.forEach(visit);
+  return time;
+}
+
+const stale = (target, sources) => !existsSync(target) || statSync(target).mtimeMs < newest(sources);
+
+if (stale('schemas/generated/types.ts', ['schemas', 'scripts/generate.mjs']))
+  run(process.execPath, ['scripts/generate.mjs']);
+
+if (
+  !flags.has('--no-native') &&
+  existsSync('binding.gyp') &&
+  stale('build/stamp', ['native', 'binding.gyp'])
+) {
+  const gyp = join('node_modules', 'node-gyp', 'bin', 'node-gyp.js');
+  // Distributions ship Node's headers beside it; then nothing needs to be downloaded.
+  const prefix = dirname(dirname(process.execPath));
+  const headers = existsSync(join(prefix, 'include', 'node', 'node_api.h')) ? [`--nodedir=${prefix}`] : [];
+  run(process.execPath, [gyp, 'rebuild', '--silent', ...headers]);
+  writeFileSync('build/stamp', '');
+}
+
+if (!flags.has('--no-types')) run('node_modules/.bin/tsc', ['-p', '.']);
+mkdirSync('dist/esm/schemas/generated', { recursive: true });
+for (const file of ['validators.js', 'validators.d.ts']) {
+  writeFileSync(
+    `dist/esm/schemas/generated/${file}`,
+    (await import('node:fs')).readFileSync(`schemas/generated/${file}`),
+  );
+}
+
+/** One CommonJS file a command: an ES module would start slower and cannot be cached as easily. */
+const shared = {
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  format: 'cjs',
+  external: ['zstd-napi', 'sodium-native', '@node-rs/crc32', 'msgpackr-extract', '*.node'],
+  define: { 'import.meta.url': '__moduleUrl' },
+  banner: {
+    js: "#!/usr/bin/env node\nconst __moduleUrl = require('node:url').pathToFileURL(__filename).href;",
+  },
+  logLevel: 'warning',
+  legalComments: 'none',
+};
+
+async function bundle(folder, prefix, entry) {
+  const target = `dist/${folder}`;
+  const sources = existsSync(folder)
+    ? readdirSync(folder)
+        .filter((file) => file.endsWith('.ts'))
+        .map((file) => file.slice(0, -3))
+    : [];
+  rmSync(target, { recursive: true, force: true });
+  mkdirSync(target, { recursive: true });
+  writeFileSync(`${target}/package.json`, '{"type":"commonjs"}\n');
+  await Promise.all(
+    sources.map(async (name) => {
+      const outfile = `${target}/${prefix}${name}`;
+      await build({ ...shared, outfile, stdin: { contents: entry(name), resolveDir: root, loader: 'ts' } });
+      chmodSync(outfile, 0o755);
+    }),
+  );
+}
+
+await bundle('bin', '', (name) => `import './bin/${name}.ts';`);
+// Filters run as pod-filter-NAME: lib/filter runs the definition that each file exports.
+await bundle(
+  'filters',
+  'pod-filter-',
+  (name) =>
+    `import { filter } from './filters/${name}.ts'; import { runFilter } from './lib/filter/run.ts'; runFilter(filter);`,
+);

@@ -1,0 +1,40 @@
+// All that a fresh machine needs before the demo or the tests: checks the tools, installs the packages, builds.
+// Uses nothing but Node itself.
+import { spawnSync } from 'node:child_process';
+import { existsSync, statSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+process.chdir(fileURLToPath(new URL('..', import.meta.url)));
+
+function fail(message, hint) {
+  console.error(`setup: error: ${message}\nsetup: hint: ${hint}`);
+  process.exit(1);
+}
+
+const [major, minor] = process.versions.node.split('.').map(Number);
+if (major < 20 || (major === 20 && minor < 19))
+  fail(`Node ${process.versions.node} is too old, 20.19 is needed`, 'install a newer Node.js');
+if (process.platform !== 'linux') fail(`${process.platform} is not Linux`, 'podstream moves Linux sessions');
+const missing = [
+  ['a C compiler', 'cc'],
+  ['a C++ compiler', 'c++'],
+  ['make', 'make'],
+  ['python3', 'python3'],
+]
+  .filter(([, command]) => spawnSync(command, ['--version'], { stdio: 'ignore' }).status !== 0)
+  .map(([name]) => name);
+if (missing.length > 0)
+  fail(`${missing.join(', ')} not found`, 'on Debian: apt-get install build-essential python3');
+
+const installed = 'node_modules/.package-lock.json';
+const fresh = existsSync(installed) && statSync(installed).mtimeMs >= statSync('package-lock.json').mtimeMs;
+if (!fresh) {
+  console.error('setup: installing packages (once, about a minute)');
+  const result = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  if (result.status !== 0) fail('npm ci failed', 'see its message above; is the npm registry reachable');
+}
+console.error('setup: building');
+const result = spawnSync(process.execPath, ['scripts/build.mjs'], { stdio: 'inherit' });
+process.exit(result.status ?? 1);
