@@ -1,0 +1,436 @@
+/*
+ * ptrace(2) as primitives, and the one composite: a list of system calls run in a stopped task.
+ *
+ * A remote call is two stops, system-call entry and exit (PTRACE_SYSCALL). Not a single step: its SIGTRAP is
+ * forced on the task, and forcing a blocked or ignored signal resets the program's handler. A clone in the list
+ * adds a PTRACE_EVENT stop between the two, whose message is the new task.
+ */
+#include "addon.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define REGISTERS (sizeof(struct user_regs_struct))
+#define MAX_REGSET (64 << 10)
+#define SYSTEM_CALL_STOP (SIGTRAP | 0x80)
+#define STOPPED_BY_ERROR (-4096)
+
+struct rseq_configuration {
+	uint64_t address;
+	uint32_t length;
+	uint32_t signature;
+	uint32_t flags;
+	uint32_t pad;
+};
+
+static napi_value seize(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	long options = integer_argument(&arguments, 1);
+
+	if (!is_throwing(env) && ptrace(PTRACE_SEIZE, tid, 0, options) < 0)
+		return throw_errno(env, errno, "ptrace(SEIZE)");
+	return NULL;
+}
+
+static napi_value interrupt(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+
+	if (!is_throwing(env) && ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0)
+		return throw_errno(env, errno, "ptrace(INTERRUPT)");
+	return NULL;
+}
+
+static napi_value resume(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	int how = integer_argument(&arguments, 1);
+	long signal = integer_argument(&arguments, 2);
+
+	if (!is_throwing(env) && ptrace(how, tid, 0, signal) < 0)
+		return throw_errno(env, errno, "ptrace(resume)");
+	return NULL;
+}
+
+static double now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1e3 + now.tv_nsec / 1e6;
+}
+
+/*
+ * wait4 with a time limit. Tasks stop within microseconds, so the first looks are close together and the pause
+ * grows only for those that do not.
+ */
+static pid_t wait_until(pid_t tid, int *status, double timeout)
+{
+	double until = now_ms() + timeout;
+	long pause = 1000;
+
+	for (;;) {
+		pid_t found = waitpid(tid, status, __WALL | (timeout < 0 ? 0 : WNOHANG));
+
+		if (found != 0 && !(found < 0 && errno == EINTR))
+			return found;
+		if (timeout >= 0 && now_ms() >= until)
+			return 0;
+		if (found == 0) {
+			nanosleep(&(struct timespec){ .tv_nsec = pause }, NULL);
+			if (pause < 1000000)
+				pause *= 2;
+		}
+	}
+}
+
+static napi_value wait_stop(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	double timeout = (double)integer_argument(&arguments, 1);
+	int status = 0;
+	napi_value object, state;
+	pid_t found;
+
+	if (is_throwing(env))
+		return NULL;
+	found = wait_until(tid, &status, timeout);
+	if (found == 0)
+		return make_undefined(env);
+	if (found < 0)
+		return throw_errno(env, errno, "wait4");
+	napi_create_object(env, &object);
+	napi_create_string_utf8(env, WIFSTOPPED(status) ? "stopped" : "exited", NAPI_AUTO_LENGTH, &state);
+	set_property(env, object, "state", state);
+	set_property(env, object, "signal", make_number(env, WIFSTOPPED(status) ? WSTOPSIG(status) : status));
+	set_property(env, object, "event", make_number(env, WIFSTOPPED(status) ? status >> 16 : 0));
+	return object;
+}
+
+static napi_value get_registers(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	struct user_regs_struct registers;
+
+	if (is_throwing(env))
+		return NULL;
+	if (ptrace(PTRACE_GETREGS, tid, 0, &registers) < 0)
+		return throw_errno(env, errno, "ptrace(GETREGS)");
+	return make_bytes(env, &registers, sizeof(registers));
+}
+
+static napi_value set_registers(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	size_t length;
+	uint8_t *bytes = bytes_argument(&arguments, 1, &length);
+
+	if (is_throwing(env))
+		return NULL;
+	if (length != REGISTERS)
+		return throw_errno(env, EINVAL, "ptrace(SETREGS)");
+	if (ptrace(PTRACE_SETREGS, tid, 0, bytes) < 0)
+		return throw_errno(env, errno, "ptrace(SETREGS)");
+	return NULL;
+}
+
+static napi_value get_regset(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	unsigned long type = integer_argument(&arguments, 1);
+	static _Alignas(64) uint8_t bytes[MAX_REGSET];
+	struct iovec vector = { .iov_base = bytes, .iov_len = sizeof(bytes) };
+
+	if (is_throwing(env))
+		return NULL;
+	if (ptrace(PTRACE_GETREGSET, tid, type, &vector) < 0)
+		return throw_errno(env, errno, "ptrace(GETREGSET)");
+	return make_bytes(env, bytes, vector.iov_len);
+}
+
+static napi_value set_regset(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	unsigned long type = integer_argument(&arguments, 1);
+	size_t length;
+	uint8_t *bytes = bytes_argument(&arguments, 2, &length);
+	struct iovec vector = { .iov_base = bytes, .iov_len = length };
+
+	if (is_throwing(env))
+		return NULL;
+	if (ptrace(PTRACE_SETREGSET, tid, type, &vector) < 0)
+		return throw_errno(env, errno, "ptrace(SETREGSET)");
+	return NULL;
+}
+
+static napi_value get_signal_mask(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	uint64_t mask;
+
+	if (is_throwing(env))
+		return NULL;
+	if (ptrace(PTRACE_GETSIGMASK, tid, sizeof(mask), &mask) < 0)
+		return throw_errno(env, errno, "ptrace(GETSIGMASK)");
+	return make_word(env, mask);
+}
+
+static napi_value set_signal_mask(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	uint64_t mask = word_argument(&arguments, 1);
+
+	if (is_throwing(env))
+		return NULL;
+	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(mask), &mask) < 0)
+		return throw_errno(env, errno, "ptrace(SETSIGMASK)");
+	return NULL;
+}
+
+#define SIGNALS_A_CALL 32
+
+static napi_value peek_signals(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	bool shared = false;
+	siginfo_t signals[SIGNALS_A_CALL];
+	struct __ptrace_peeksiginfo_args request = { .nr = SIGNALS_A_CALL };
+	napi_value list;
+	uint32_t count = 0;
+
+	napi_get_value_bool(env, arguments.value[1], &shared);
+	if (is_throwing(env))
+		return NULL;
+	request.flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0;
+	napi_create_array(env, &list);
+	for (;;) {
+		long found;
+
+		request.off = count;
+		found = ptrace(PTRACE_PEEKSIGINFO, tid, &request, signals);
+		if (found < 0)
+			return throw_errno(env, errno, "ptrace(PEEKSIGINFO)");
+		for (long i = 0; i < found; i++)
+			napi_set_element(env, list, count++, make_bytes(env, &signals[i], sizeof(siginfo_t)));
+		if (found < SIGNALS_A_CALL)
+			return list;
+	}
+}
+
+static napi_value get_event_message(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	unsigned long message;
+
+	if (is_throwing(env))
+		return NULL;
+	if (ptrace(PTRACE_GETEVENTMSG, tid, 0, &message) < 0)
+		return throw_errno(env, errno, "ptrace(GETEVENTMSG)");
+	return make_word(env, message);
+}
+
+static napi_value get_siginfo(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	siginfo_t signal;
+
+	if (is_throwing(env))
+		return NULL;
+	if (ptrace(PTRACE_GETSIGINFO, tid, 0, &signal) < 0)
+		return throw_errno(env, errno, "ptrace(GETSIGINFO)");
+	return make_bytes(env, &signal, sizeof(signal));
+}
+
+static napi_value get_rseq(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	struct rseq_configuration rseq = { 0 };
+	napi_value object;
+
+	if (is_throwing(env))
+		return NULL;
+	if (ptrace(0x420f /* PTRACE_GET_RSEQ_CONFIGURATION */, tid, sizeof(rseq), &rseq) < 0) {
+		if (errno == EIO || errno == EINVAL)
+			return make_undefined(env);
+		return throw_errno(env, errno, "ptrace(GET_RSEQ_CONFIGURATION)");
+	}
+	if (rseq.address == 0)
+		return make_undefined(env);
+	napi_create_object(env, &object);
+	set_property(env, object, "address", make_word(env, rseq.address));
+	set_property(env, object, "length", make_number(env, rseq.length));
+	set_property(env, object, "signature", make_number(env, rseq.signature));
+	set_property(env, object, "flags", make_number(env, rseq.flags));
+	return object;
+}
+
+static napi_value poke(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	uint64_t address = word_argument(&arguments, 1);
+	uint64_t value = word_argument(&arguments, 2);
+
+	if (!is_throwing(env) && ptrace(PTRACE_POKEDATA, tid, address, value) < 0)
+		return throw_errno(env, errno, "ptrace(POKEDATA)");
+	return NULL;
+}
+
+static napi_value peek(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	uint64_t address = word_argument(&arguments, 1);
+	long value;
+
+	if (is_throwing(env))
+		return NULL;
+	errno = 0;
+	value = ptrace(PTRACE_PEEKDATA, tid, address, 0);
+	if (errno)
+		return throw_errno(env, errno, "ptrace(PEEKDATA)");
+	return make_word(env, value);
+}
+
+/* The task's next stop after `how`; -errno when it died or ptrace failed. */
+static int next_stop(pid_t tid, int how, int *status)
+{
+	if (ptrace(how, tid, 0, 0) < 0)
+		return -errno;
+	if (wait_until(tid, status, -1) < 0)
+		return -errno;
+	return WIFSTOPPED(*status) ? 0 : -ESRCH;
+}
+
+/*
+ * Run one call to its exit stop. Signal stops on the way (a caller that did not block signals) are held back:
+ * the signal is queued again behind the call, by resuming without it only when it is the tracer's own SIGTRAP.
+ */
+static int run_call(pid_t tid, struct user_regs_struct registers, const uint64_t call[7], int64_t *result, pid_t *child)
+{
+	bool entered = false;
+	int status, error;
+
+	registers.orig_rax = -1;
+	registers.rax = call[0];
+	registers.rdi = call[1];
+	registers.rsi = call[2];
+	registers.rdx = call[3];
+	registers.r10 = call[4];
+	registers.r8 = call[5];
+	registers.r9 = call[6];
+	if (ptrace(PTRACE_SETREGS, tid, 0, &registers) < 0)
+		return -errno;
+	for (;;) {
+		error = next_stop(tid, PTRACE_SYSCALL, &status);
+		if (error)
+			return error;
+		if (status >> 16) {
+			int event = status >> 16;
+			unsigned long message;
+
+			if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
+				if (ptrace(PTRACE_GETEVENTMSG, tid, 0, &message) < 0)
+					return -errno;
+				*child = message;
+			}
+			continue;
+		}
+		if (WSTOPSIG(status) != SYSTEM_CALL_STOP)
+			return -EINTR;
+		if (entered)
+			break;
+		entered = true;
+	}
+	if (ptrace(PTRACE_GETREGS, tid, 0, &registers) < 0)
+		return -errno;
+	*result = registers.rax;
+	return 0;
+}
+
+static napi_value remote_calls(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t tid = integer_argument(&arguments, 0);
+	size_t registers_length, calls_length;
+	uint8_t *registers = bytes_argument(&arguments, 1, &registers_length);
+	uint64_t *calls = (uint64_t *)bytes_argument(&arguments, 2, &calls_length);
+	bool stop_on_error = false;
+	napi_value object, buffer, results_array, children;
+	struct user_regs_struct template;
+	int64_t *results;
+	uint32_t born = 0;
+	size_t count;
+
+	napi_get_value_bool(env, arguments.value[3], &stop_on_error);
+	if (is_throwing(env))
+		return NULL;
+	if (registers_length != REGISTERS || calls_length % 56 != 0)
+		return throw_errno(env, EINVAL, "remoteCalls");
+	memcpy(&template, registers, sizeof(template));
+	count = calls_length / 56;
+	napi_create_arraybuffer(env, count * 8, (void **)&results, &buffer);
+	napi_create_array(env, &children);
+	for (size_t i = 0; i < count; i++)
+		results[i] = STOPPED_BY_ERROR;
+	for (size_t i = 0; i < count; i++) {
+		pid_t child = 0;
+		int error = run_call(tid, template, calls + 7 * i, &results[i], &child);
+
+		if (error)
+			return throw_errno(env, -error, "remote call");
+		if (child)
+			napi_set_element(env, children, born++, make_number(env, child));
+		if (stop_on_error && results[i] < 0 && results[i] > -4096)
+			break;
+	}
+	napi_create_typedarray(env, napi_bigint64_array, count, buffer, 0, &results_array);
+	napi_create_object(env, &object);
+	set_property(env, object, "results", results_array);
+	set_property(env, object, "children", children);
+	return object;
+}
+
+void export_trace(napi_env env, napi_value exports)
+{
+	export_function(env, exports, "seize", seize);
+	export_function(env, exports, "interrupt", interrupt);
+	export_function(env, exports, "resume", resume);
+	export_function(env, exports, "waitStop", wait_stop);
+	export_function(env, exports, "getRegisters", get_registers);
+	export_function(env, exports, "setRegisters", set_registers);
+	export_function(env, exports, "getRegset", get_regset);
+	export_function(env, exports, "setRegset", set_regset);
+	export_function(env, exports, "getSignalMask", get_signal_mask);
+	export_function(env, exports, "setSignalMask", set_signal_mask);
+	export_function(env, exports, "peekSignals", peek_signals);
+	export_function(env, exports, "getEventMessage", get_event_message);
+	export_function(env, exports, "getSiginfo", get_siginfo);
+	export_function(env, exports, "getRseq", get_rseq);
+	export_function(env, exports, "poke", poke);
+	export_function(env, exports, "peek", peek);
+	export_function(env, exports, "remoteCalls", remote_calls);
+}
