@@ -1,7 +1,16 @@
 // Build everything that is not up to date: generated types, lib and tests (tsc), commands and filters (esbuild
 // bundles, so that they start fast), native parts (node-gyp).  `--no-native`, `--no-types` leave a step out.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -54,9 +63,27 @@ mkdirSync('dist/esm/schemas/generated', { recursive: true });
 for (const file of ['validators.js', 'validators.d.ts']) {
   writeFileSync(
     `dist/esm/schemas/generated/${file}`,
-    (await import('node:fs')).readFileSync(`schemas/generated/${file}`),
+    readFileSync(`schemas/generated/${file}`),
   );
 }
+
+// yargs measures text with string-width, whose emoji expression costs 20 ms at each start; our help is ASCII. And
+// its platform shim reads process.stdout.columns when loaded, which makes descriptor 1 non-blocking: on a byte
+// path that must never happen (lib/stream/descriptor.ts). lib/cli/parse.ts sets the width itself.
+const quickYargs = {
+  name: 'quick-yargs',
+  setup(b) {
+    b.onLoad({ filter: /[\\/]string-width[\\/]index\.js$/ }, () => ({
+      contents: "export default (text) => String(text).replace(/\\u001b\\[[0-9;]*m/g, '').length;",
+    }));
+    b.onLoad({ filter: /yargs[\\/]lib[\\/]platform-shims[\\/]esm\.mjs$/ }, ({ path }) => {
+      const source = readFileSync(path, 'utf8');
+      const cut = source.replace(/stdColumns:[^\n]*/, 'stdColumns: null,');
+      if (cut === source) throw new Error(`${path} is not as expected: does yargs still touch process.stdout?`);
+      return { contents: cut };
+    });
+  },
+};
 
 /** One CommonJS file a command: an ES module would start slower and cannot be cached as easily. */
 const shared = {
@@ -71,6 +98,7 @@ const shared = {
   },
   logLevel: 'warning',
   legalComments: 'none',
+  plugins: [quickYargs],
 };
 
 async function bundle(folder, prefix, entry) {

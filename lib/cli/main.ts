@@ -1,6 +1,8 @@
 /** What the commands share: the error funnel's last metre. */
 import { writeSync } from 'node:fs';
+import type { Options } from 'yargs';
 import { PodError } from '../stream/error.ts';
+import { Answered, type CommandSpec, type Parsed, parseArguments } from './parse.ts';
 
 /** Print `stage: error: …` and the hint on stderr. */
 export function printError(stage: string, cause: unknown): void {
@@ -21,7 +23,16 @@ export async function runCommand(stage: string, body: () => unknown): Promise<vo
     const status = await body();
     process.exitCode = typeof status === 'number' ? status : 0;
   } catch (cause) {
+    if (cause instanceof Answered) return;
     printError(stage, cause);
     process.exitCode = PodError.from(cause).exitCode;
   }
+}
+
+/** A whole command: read the arguments by its spec, run the body on them, turn failure into message and status. */
+export async function runSpec<O extends Record<string, Options>>(
+  spec: CommandSpec<O>,
+  body: (args: Parsed<O>) => unknown,
+): Promise<void> {
+  await runCommand(spec.name, async () => body(await parseArguments(spec)));
 }
