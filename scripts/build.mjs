@@ -61,10 +61,7 @@ if (
 if (!flags.has('--no-types')) run('node_modules/.bin/tsc', ['-p', '.']);
 mkdirSync('dist/esm/schemas/generated', { recursive: true });
 for (const file of ['validators.js', 'validators.d.ts']) {
-  writeFileSync(
-    `dist/esm/schemas/generated/${file}`,
-    readFileSync(`schemas/generated/${file}`),
-  );
+  writeFileSync(`dist/esm/schemas/generated/${file}`, readFileSync(`schemas/generated/${file}`));
 }
 
 // yargs measures text with string-width, whose emoji expression costs 20 ms at each start; our help is ASCII. And
@@ -79,7 +76,8 @@ const quickYargs = {
     b.onLoad({ filter: /yargs[\\/]lib[\\/]platform-shims[\\/]esm\.mjs$/ }, ({ path }) => {
       const source = readFileSync(path, 'utf8');
       const cut = source.replace(/stdColumns:[^\n]*/, 'stdColumns: null,');
-      if (cut === source) throw new Error(`${path} is not as expected: does yargs still touch process.stdout?`);
+      if (cut === source)
+        throw new Error(`${path} is not as expected: does yargs still touch process.stdout?`);
       return { contents: cut };
     });
   },
