@@ -29,9 +29,6 @@ export function ownIdentity(): ProcessIdentity {
 export function isAlive(identity: ProcessIdentity): boolean {
   const stat = readStat(identity.pid);
   return (
-    stat !== undefined &&
-    stat.startTime === identity.startTime &&
-    stat.state !== 'Z' &&
-    stat.state !== 'X'
+    stat !== undefined && stat.startTime === identity.startTime && stat.state !== 'Z' && stat.state !== 'X'
   );
 }

@@ -24,13 +24,19 @@ t.test('JSON lines', async (t) => {
   const fd = openSync(file, 'w');
   const progress = new Progress('test', { fd, total: 30, terminal: false });
   let got = 0;
-  const sink = progressSink({ write: (c) => (got += c.length), end: () => undefined, abort: () => undefined }, progress);
+  const sink = progressSink(
+    { write: (c) => (got += c.length), end: () => undefined, abort: () => undefined },
+    progress,
+  );
   sink.write(new Uint8Array(10));
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 520);
   sink.write(new Uint8Array(20));
   sink.end();
   closeSync(fd);
-  const lines = readFileSync(file, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
+  const lines = readFileSync(file, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
   t.match(lines, [
     { stage: 'test', state: 'running', bytes: 30, total: 30 },
     { stage: 'test', state: 'done', bytes: 30, total: 30 },
@@ -43,7 +49,9 @@ t.test('a failure is told', async (t) => {
   t.teardown(() => rmSync(folder, { recursive: true }));
   const fd = openSync(join(folder, 'lines'), 'w');
   const progress = new Progress('test', { fd, terminal: false });
-  progressSink({ write: () => undefined, end: () => undefined, abort: () => undefined }, progress).abort(new Error('x'));
+  progressSink({ write: () => undefined, end: () => undefined, abort: () => undefined }, progress).abort(
+    new Error('x'),
+  );
   closeSync(fd);
   t.match(JSON.parse(readFileSync(join(folder, 'lines'), 'utf8')), { state: 'failed', total: null });
 });
@@ -56,9 +64,18 @@ t.test('a reader that stalls or is gone does not hold up the work', async (t) =>
     progress.finish();
   `;
   // The far end of fd 3 is never read: 2000 lines are more than a pipe holds.
-  const result = spawnSync('bash', ['-c', 'exec 3> >(sleep 3 >/dev/null 2>&1); exec "$0" --input-type=module -e "$1"', process.execPath, script], {
-    timeout: 4000,
-    encoding: 'utf8',
-  });
+  const result = spawnSync(
+    'bash',
+    [
+      '-c',
+      'exec 3> >(sleep 3 >/dev/null 2>&1); exec "$0" --input-type=module -e "$1"',
+      process.execPath,
+      script,
+    ],
+    {
+      timeout: 4000,
+      encoding: 'utf8',
+    },
+  );
   t.equal(result.status, 0, result.stderr);
 });

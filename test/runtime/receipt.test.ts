@@ -63,7 +63,10 @@ t.test('a store that dies is seen, also as a zombie', async (t) => {
 
 t.test('a living store may take its time, but not more than allowed', async (t) => {
   const pending = beginReceipt(imageId);
-  await t.rejects(waitForReceipt(imageId, { timeoutMs: 80, firstSignMs: 10 }), failing('drive', /no receipt/));
+  await t.rejects(
+    waitForReceipt(imageId, { timeoutMs: 80, firstSignMs: 10 }),
+    failing('drive', /no receipt/),
+  );
   pending.fail(new Error('over'));
   expectReceipt(imageId);
 });

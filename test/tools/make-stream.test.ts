@@ -29,7 +29,21 @@ t.test('every record follows its schema, in the order of an image', async (t) =>
     const seen = kindsOf(streamBytes({ size: 600_000, semantics }));
     t.same(
       [...new Set(seen)],
-      ['hello', 'pod', 'tree', 'mm', 'areas', 'device', 'fd-table', 'fs', 'handlers', 'process', 'thread', 'pages', 'end'],
+      [
+        'hello',
+        'pod',
+        'tree',
+        'mm',
+        'areas',
+        'device',
+        'fd-table',
+        'fs',
+        'handlers',
+        'process',
+        'thread',
+        'pages',
+        'end',
+      ],
     );
     t.equal(seen.filter((kind) => kind === 'pages').length, 3);
   }

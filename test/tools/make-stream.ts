@@ -8,12 +8,12 @@
  * it (pod-store, pod-load), not to be undone.
  */
 import { pathToFileURL } from 'node:url';
-import type { Records } from '../../schemas/generated/types.ts';
 import { DescriptorSink } from '../../lib/stream/descriptor.ts';
 import { maxData } from '../../lib/stream/frame.ts';
 import { type KindName, kinds } from '../../lib/stream/kind.ts';
 import type { Sink } from '../../lib/stream/sink.ts';
 import { StreamWriter } from '../../lib/stream/stream-writer.ts';
+import type { Records } from '../../schemas/generated/types.ts';
 
 export interface StreamOptions {
   /** Bytes of memory pages (or of layer data), rounded up to whole pages. Default 64 KiB. */
