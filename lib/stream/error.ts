@@ -50,3 +50,21 @@ export class PodError extends Error {
     return new PodError('other', message.split('\n', 1)[0] ?? 'unknown error', undefined, { cause });
   }
 }
+
+/** What an ERROR frame says. */
+export interface ErrorOrigin {
+  stage: string;
+  code: number;
+  message: string;
+  hint: string;
+}
+
+/** A failure that an earlier stage reported by an ERROR frame; passed on as that stage's, not as one's own. */
+export class UpstreamError extends PodError {
+  readonly origin: ErrorOrigin;
+
+  constructor(origin: ErrorOrigin) {
+    super('upstream', `upstream failed: ${origin.stage}: ${origin.message}`, origin.hint || undefined);
+    this.origin = origin;
+  }
+}

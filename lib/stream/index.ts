@@ -1,6 +1,6 @@
 export { crc32 } from './crc.ts';
 export { DescriptorSink, pump, readDescriptor } from './descriptor.ts';
-export { exitCodes, type Failure, PodError } from './error.ts';
+export { type ErrorOrigin, exitCodes, type Failure, PodError, UpstreamError } from './error.ts';
 export {
   criticalFlag,
   Frame,

@@ -9,7 +9,7 @@
  * seen, nothing behind it). What the records mean is not its business.
  */
 import { crc32 } from './crc.ts';
-import { PodError } from './error.ts';
+import { PodError, UpstreamError } from './error.ts';
 import { Frame, headerLength, major, maxData, maxFrame, preamble, trailerLength } from './frame.ts';
 import { kindName, kinds } from './kind.ts';
 import type { Sink } from './sink.ts';
@@ -36,6 +36,7 @@ export class StreamParser implements Sink {
   #held = new Uint8Array(0);
   #heldLength = 0;
   #sawPreamble = false;
+  #preamble = preamble;
   #last: 'end' | 'error' | undefined;
   #error: PodError | undefined;
 
@@ -66,6 +67,11 @@ export class StreamParser implements Sink {
       this.#take(rest.subarray(0, wanted));
       rest = rest.subarray(wanted);
     }
+  }
+
+  /** The preamble as it came, once it was read; a stage that only carries the stream on repeats it. */
+  get preamble(): Uint8Array {
+    return this.#preamble;
   }
 
   end(): void {
@@ -159,6 +165,7 @@ export class StreamParser implements Sink {
     if (view.getUint32(12, true) !== 0)
       throw new PodError('damaged', 'a reserved field of the preamble is not zero');
     this.#sawPreamble = true;
+    this.#preamble = bytes.slice();
     this.#tally.bytes = preamble.length;
   }
 
@@ -198,13 +205,14 @@ export class StreamParser implements Sink {
       }
       this.#last = 'end';
     } else if (kind === kinds.error) {
-      const { stage, message, hint } = frame.meta;
+      const { stage, code, message, hint } = frame.meta;
       this.#last = 'error';
-      this.#error = new PodError(
-        'upstream',
-        `upstream failed: ${printable(stage)}: ${printable(message)}`,
-        printable(hint) || undefined,
-      );
+      this.#error = new UpstreamError({
+        stage: printable(stage).slice(0, 64),
+        code: typeof code === 'number' && code >= 0 && code <= 255 ? Math.trunc(code) : 1,
+        message: printable(message),
+        hint: printable(hint),
+      });
     } else if (frame.critical && !this.#unknownCritical && kindName(kind) === undefined) {
       throw new PodError(
         'unknown-critical',

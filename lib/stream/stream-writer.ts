@@ -5,7 +5,7 @@
  * the descriptor sink at the bottom gathers small ones into one system call.
  */
 import { crc32 } from './crc.ts';
-import type { PodError } from './error.ts';
+import { type PodError, UpstreamError } from './error.ts';
 import {
   criticalFlag,
   type Frame,
@@ -29,6 +29,7 @@ export class StreamWriter {
   readonly #head = new Uint8Array(headerLength + maxMeta);
   readonly #trailer = new Uint8Array(trailerLength);
   #started = false;
+  #preamble: Uint8Array = preamble;
   #finished = false;
 
   constructor(sink: Sink) {
@@ -64,7 +65,15 @@ export class StreamWriter {
     this.#close(headerCrc, bodyCrc, headerLength + meta.length + data.length + trailerLength);
   }
 
-  /** A frame that was read, unchanged but for its sequence number. Its body CRC was checked by the reader. */
+  /** Repeat this preamble (its minor version may be newer than ours) instead of our own; before any frame. */
+  usePreamble(bytes: Uint8Array): void {
+    this.#preamble = bytes;
+  }
+
+  /**
+   * A frame that was read, unchanged but for its sequence number. Its body CRC was checked by the reader.
+   * A forwarded END or ERROR finishes the stream; END fits only when every frame before it was forwarded.
+   */
   forward(frame: Frame): void {
     if (this.#finished) throw new Error('frame after the end of the stream');
     this.#start();
@@ -81,6 +90,7 @@ export class StreamWriter {
     this.#sink.write(this.#head.subarray(0, headerLength));
     this.#sink.write(raw.subarray(headerLength));
     this.#tally.add(headerCrc, bodyCrc, raw.length);
+    if (frame.kind === kinds.end || frame.kind === kinds.error) this.#finished = true;
   }
 
   /** Finish with END. The caller has seen and checked the END of its own input. */
@@ -89,13 +99,17 @@ export class StreamWriter {
     this.#finished = true;
   }
 
-  /** Finish with ERROR. */
+  /** Finish with ERROR; what an earlier stage reported keeps that stage's name. */
   error(stage: string, cause: PodError): void {
+    const origin =
+      cause instanceof UpstreamError
+        ? cause.origin
+        : { stage, code: cause.exitCode, message: cause.message, hint: cause.hint ?? '' };
     this.record(kinds.error, {
-      stage,
-      code: cause.exitCode,
-      message: cause.message.slice(0, 1024),
-      hint: (cause.hint ?? '').slice(0, 1024),
+      stage: origin.stage,
+      code: origin.code,
+      message: origin.message.slice(0, 1024),
+      hint: origin.hint.slice(0, 1024),
     });
     this.#finished = true;
   }
@@ -103,7 +117,7 @@ export class StreamWriter {
   #start(): void {
     if (this.#started) return;
     this.#started = true;
-    this.#sink.write(preamble);
+    this.#sink.write(this.#preamble);
     this.#tally.bytes = preamble.length;
   }
 
