@@ -12,8 +12,8 @@ import { kindNumbers, type MapFunction, mapStage } from './map.ts';
 import { type AnyValues, filterNamePattern, type OptionSpecs, type OptionValues } from './options.ts';
 import { wrapStage } from './wrap.ts';
 
-export type { MapFunction, MapResult } from './map.ts';
 export { Item } from './item.ts';
+export type { MapFunction, MapResult } from './map.ts';
 export { many, none } from './map.ts';
 export type { AnyValues, OptionSpec, OptionSpecs, OptionValues } from './options.ts';
 

@@ -42,9 +42,13 @@ export function readDescription(text: string): FilterDescription | string {
 
 /** Option specs as a description has them. */
 export function optionSpecs(description: FilterDescription): OptionSpecs {
-  const camel = (name: string): string => name.replace(/-(.)/g, (_all, letter: string) => letter.toUpperCase());
+  const camel = (name: string): string =>
+    name.replace(/-(.)/g, (_all, letter: string) => letter.toUpperCase());
   return Object.fromEntries(
-    (description.options ?? []).map(({ name, ...spec }) => [camel(name), { summary: '', ...spec } as OptionSpec]),
+    (description.options ?? []).map(({ name, ...spec }) => [
+      camel(name),
+      { summary: '', ...spec } as OptionSpec,
+    ]),
   );
 }
 

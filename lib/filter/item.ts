@@ -82,4 +82,3 @@ export class Item {
     else writer.record(this.kind, this.#meta!, this.data, this.flags);
   }
 }
-

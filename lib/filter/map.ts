@@ -82,9 +82,7 @@ class MapHandler implements FrameHandler {
     const items = own ? this.#collect(Item.fromFrame(frame)) : [Item.fromFrame(frame)];
     for (const item of items) {
       const out =
-        item.kind === kinds.hello
-          ? item.with({ meta: { ...item.meta, history: [...history, line] } })
-          : item;
+        item.kind === kinds.hello ? item.with({ meta: { ...item.meta, history: [...history, line] } }) : item;
       out.writeTo(this.#writer);
     }
   }
@@ -95,9 +93,11 @@ class MapHandler implements FrameHandler {
 
   #collect(value: Item | typeof none): Item[] {
     const result = this.#chain(value);
-    if (!('values' in result)) throw new Error(`${this.#parts.name}: a map filter's function must be synchronous`);
+    if (!('values' in result))
+      throw new Error(`${this.#parts.name}: a map filter's function must be synchronous`);
     for (const item of result.values) {
-      if (!(item instanceof Item)) throw new Error(`${this.#parts.name}: a map filter's function returned no item`);
+      if (!(item instanceof Item))
+        throw new Error(`${this.#parts.name}: a map filter's function returned no item`);
     }
     return result.values as Item[];
   }

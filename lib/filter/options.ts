@@ -31,7 +31,11 @@ type One<S extends OptionSpec> = S['type'] extends 'flag'
   : S['type'] extends 'integer'
     ? number
     : string;
-type IsList<S extends OptionSpec> = S extends { many: true } ? true : S extends { operand: true } ? true : false;
+type IsList<S extends OptionSpec> = S extends { many: true }
+  ? true
+  : S extends { operand: true }
+    ? true
+    : false;
 
 /** Parsed values: flags are booleans, lists are arrays (maybe empty), others are undefined when not given. */
 export type OptionValues<O extends OptionSpecs> = {
@@ -77,7 +81,8 @@ export function parseOptions(
   const find = (flag: string): [string, OptionSpec] => {
     const entry = Object.entries(specs).find(
       ([key, spec]) =>
-        !spec.operand && (flag.startsWith('--') ? kebab(key) === flag.slice(2) : spec.short === flag.slice(1)),
+        !spec.operand &&
+        (flag.startsWith('--') ? kebab(key) === flag.slice(2) : spec.short === flag.slice(1)),
     );
     if (!entry) {
       throw new PodError('usage', `${name} has no option ${flag}`, `see pod-filter ${name} --help`);

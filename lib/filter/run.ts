@@ -13,7 +13,11 @@ import { undoStage } from './undo.ts';
 /** Refuse a terminal at either end: nobody types or reads a stream. */
 export function refuseTerminal(stage: string): void {
   if (isatty(1)) {
-    throw new PodError('usage', 'the output is a terminal', `send it on: ${stage} … > FILE, or | pod-store DIR`);
+    throw new PodError(
+      'usage',
+      'the output is a terminal',
+      `send it on: ${stage} … > FILE, or | pod-store DIR`,
+    );
   }
   if (isatty(0)) {
     throw new PodError('usage', 'the input is a terminal', `give it a stream: pod-dump NAME | ${stage} …`);

@@ -1,5 +1,5 @@
-import { kinds } from '../stream/kind.ts';
 import type { Frame } from '../stream/frame.ts';
+import { kinds } from '../stream/kind.ts';
 import type { Sink } from '../stream/sink.ts';
 import { type FrameHandler, StreamParser } from '../stream/stream-parser.ts';
 import { StreamWriter } from '../stream/stream-writer.ts';

@@ -4,8 +4,8 @@
  * written when END of the input was seen and checked.
  */
 import { readRecord } from '../image/record.ts';
-import { maxData } from '../stream/frame.ts';
 import type { Frame } from '../stream/frame.ts';
+import { maxData } from '../stream/frame.ts';
 import { kinds } from '../stream/kind.ts';
 import { encodeMeta } from '../stream/meta.ts';
 import type { Sink } from '../stream/sink.ts';
