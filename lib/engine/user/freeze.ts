@@ -1,0 +1,185 @@
+/**
+ * Stopping a session, and letting it go.
+ *
+ * Every task is seized and interrupted (PTRACE_SEIZE, PTRACE_INTERRUPT): unlike SIGSTOP this sends nothing that
+ * the session could see, and the kernel undoes it by itself when the dumper dies. Tasks that are not stopped yet
+ * can still make new ones, so the tree is walked again until a walk finds nothing new.
+ *
+ * A process that waits in vfork(2) does not stop until its child has let go of its memory; then everything is set
+ * going for a moment and tried again.
+ */
+import { existsSync } from 'node:fs';
+import { native, type Stop } from '../../../native/index.ts';
+import { PodError } from '../../stream/error.ts';
+import { PTRACE } from './abi.ts';
+import { describeProcess, inner, isGone, listChildren, listThreads, readStat, readStatus, type Status, statField } from './proc.ts';
+
+export interface FrozenThread {
+  /** Host tid. */
+  tid: number;
+  /** Tid as the session sees it. */
+  innerTid: number;
+  /** Signal of the group stop the task is in, 0 when it was running. */
+  stopSignal: number;
+  status: Status;
+}
+
+export interface FrozenProcess {
+  /** Host pid. */
+  pid: number;
+  /** Pid as the session sees it. */
+  innerPid: number;
+  /** Host pid of the parent. */
+  parent: number;
+  zombie: boolean;
+  /** The leader first. Empty for a zombie. */
+  threads: FrozenThread[];
+}
+
+const stopTimeout = 400;
+const attempts = 12;
+const gone = Symbol('gone');
+
+export class Freezer {
+  readonly #seized = new Map<number, number>();
+  readonly #options: number;
+  #thawed = false;
+
+  /** `suspendSeccomp`: a filter of the session must not see the calls we make in it; needs CAP_SYS_ADMIN. */
+  constructor(options: { suspendSeccomp: boolean }) {
+    this.#options = PTRACE.optionSysGood | (options.suspendSeccomp ? PTRACE.optionSuspendSeccomp : 0);
+  }
+
+  /** Stop the trees below `roots` (host pids), parents before children. */
+  freeze(roots: readonly number[]): FrozenProcess[] {
+    for (let attempt = 0; ; attempt++) {
+      const stuck = this.#tryFreeze(roots);
+      if (typeof stuck !== 'number') return stuck;
+      this.#release();
+      if (attempt === attempts) {
+        throw new PodError('cannot-checkpoint', `${describeProcess(stuck)} does not stop: it waits in the kernel (vfork, or a device)`, 'try again in a moment');
+      }
+      // Let a vfork child come to its exec.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5 << Math.min(attempt, 6));
+    }
+  }
+
+  /** Let every task go on. Safe to call twice. */
+  thaw(): void {
+    if (this.#thawed) return;
+    this.#thawed = true;
+    this.#release();
+  }
+
+  #release(): void {
+    for (const tid of this.#seized.keys()) {
+      try {
+        native().resume(tid, PTRACE.detach, 0);
+      } catch (cause) {
+        if (!isGone(cause)) throw cause;
+      }
+    }
+    this.#seized.clear();
+  }
+
+  #tryFreeze(roots: readonly number[]): FrozenProcess[] | number {
+    const processes = new Map<number, FrozenProcess>();
+    for (let news = true; news; ) {
+      news = false;
+      const queue = [...roots];
+      for (let pid = queue.shift(); pid !== undefined; pid = queue.shift()) {
+        const found = this.#stopProcess(pid, processes.get(pid));
+        if (found === gone) continue;
+        if (typeof found === 'number') return found;
+        if (found.grown) news = true;
+        processes.set(pid, found.process);
+        if (!found.process.zombie) queue.push(...this.#children(pid));
+      }
+    }
+    // A process may have ended between two walks.
+    for (const process of [...processes.values()]) if (!existsSync(`/proc/${process.pid}`)) processes.delete(process.pid);
+    return [...processes.values()];
+  }
+
+  #children(pid: number): number[] {
+    try {
+      return listChildren(pid);
+    } catch (cause) {
+      if (isGone(cause)) return [];
+      throw cause;
+    }
+  }
+
+  /** Seize what is not yet; host tid when one does not stop. */
+  #stopProcess(pid: number, known: FrozenProcess | undefined): { process: FrozenProcess; grown: boolean } | number | typeof gone {
+    try {
+      const { fields } = readStat(pid);
+      const status = readStatus(pid);
+      const state = fields[0];
+      const tids = listThreads(pid);
+      if ((state === 'Z' || state === 'X') && tids.length > 1) {
+        throw new PodError('cannot-checkpoint', `the first thread of ${describeProcess(pid)} has ended while others run on`);
+      }
+      const process: FrozenProcess = {
+        pid,
+        innerPid: inner(status, 'NSpid'),
+        parent: Number(statField(fields, 4)),
+        zombie: state === 'Z' || state === 'X',
+        threads: [],
+      };
+      if (process.zombie) return { process, grown: known === undefined };
+      let grown = known === undefined;
+      for (const tid of tids) {
+        const before = known?.threads.find((thread) => thread.tid === tid);
+        if (before) {
+          process.threads.push(before);
+          continue;
+        }
+        const stop = this.#stopTask(pid, tid);
+        if (stop === gone) continue;
+        if (stop === undefined) return tid;
+        grown = true;
+        const threadStatus = readStatus(pid, tid);
+        // An interrupted task reports SIGTRAP, one in a group stop the signal that stopped it.
+        process.threads.push({ tid, innerTid: inner(threadStatus, 'NSpid'), stopSignal: stop.signal === 5 ? 0 : stop.signal, status: threadStatus });
+      }
+      if (process.threads.length === 0) return gone;
+      process.threads.sort((a, b) => Number(b.tid === pid) - Number(a.tid === pid));
+      return { process, grown };
+    } catch (cause) {
+      if (isGone(cause)) return gone;
+      throw cause;
+    }
+  }
+
+  #stopTask(pid: number, tid: number): Stop | undefined | typeof gone {
+    const addon = native();
+    try {
+      addon.seize(tid, this.#options);
+    } catch (cause) {
+      if (isGone(cause)) return gone;
+      throw this.#seizeFailure(pid, tid, cause);
+    }
+    this.#seized.set(tid, pid);
+    addon.interrupt(tid);
+    for (;;) {
+      const stop = addon.waitStop(tid, stopTimeout);
+      if (stop === undefined) return undefined;
+      if (stop.state === 'exited') {
+        this.#seized.delete(tid);
+        return gone;
+      }
+      if (stop.event === PTRACE.eventStop) return stop;
+      // A signal was just being delivered: it must reach the task, our stop comes right behind it.
+      addon.resume(tid, PTRACE.cont, stop.event === 0 ? stop.signal : 0);
+    }
+  }
+
+  #seizeFailure(pid: number, tid: number, cause: unknown): PodError {
+    const tracer = Number(readStatus(pid, tid).get('TracerPid')?.[0] ?? 0);
+    if (tracer !== 0) {
+      return new PodError('cannot-checkpoint', `${describeProcess(pid)} is being traced by ${describeProcess(tracer)}`, 'end the debugger first', { cause });
+    }
+    return new PodError('cannot-checkpoint', `no permission to stop ${describeProcess(pid)}`, 'a session is dumped by its own user or by root', { cause });
+  }
+}

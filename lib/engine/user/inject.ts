@@ -1,0 +1,245 @@
+/**
+ * Self-healing injection: system calls in a task of a running session that leave it unharmed even when the dumper
+ * is killed between any two instructions.
+ *
+ * The kernel already knows how to put a thread back into the middle of whatever it was doing: signal return. So
+ * before a register of the task is touched, a signal frame with all of its state is written into the task's
+ * memory, and the code that the task is pointed at is
+ *
+ *     syscall                  the injected call
+ *     mov eax, 15; syscall     rt_sigreturn: back to where it was
+ *
+ * As long as the dumper lives it stops the task behind the first instruction, takes the result, and in the end
+ * restores the registers itself; so a restart block (the rest of a time-out) survives, which signal return would
+ * turn into EINTR. If the dumper dies, the kernel detaches the task, and the task runs on through the two lines
+ * above. Every state in between is one of: original registers; rip in the code with rsp at a complete frame.
+ * Signals are blocked only inside such a state, and the frame holds the mask they go back to.
+ *
+ * Where the code lies: in the unused tail of the vdso, which every task maps, no program writes and nobody reads.
+ * Where the frame lies: in an area mapped for it by a first call. Only that first call (and the last, which unmaps
+ * the area) needs a frame on the task's own stack, below the red zone, where the kernel itself would put one; what
+ * was there is put back, in case the program's stack is smaller than a signal frame.
+ */
+import { native } from '../../../native/index.ts';
+import { PodError } from '../../stream/error.ts';
+import { allSignals, MAP, NT_X86_XSTATE, PROT, PTRACE, REG, registerWords, SYS } from './abi.ts';
+import { endedOnlyByStop, rewindCall } from './interrupted-call.ts';
+import { describeProcess, type MappedArea } from './proc.ts';
+import { Remote } from './remote.ts';
+import { buildSignalFrame, maxSignalFrame } from './signal-frame.ts';
+
+const code = Uint8Array.of(0x0f, 0x05, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b, 0, 0, 0, 0, 0);
+/** Code, a signature, and the address of the scratch area: what a later dumper looks for when this one was killed. */
+const signature = 0x312d6d6165727473n;
+const codeLength = 32;
+
+/** Room below the frame for a signal handler, should the dumper die while signals are open. */
+const headroom = 128 << 10;
+const frameRoom = maxSignalFrame;
+const dataRoom = 112 << 10;
+const scratchLength = BigInt(headroom + frameRoom + dataRoom);
+
+/** A stopped thread lent to us, as it was. */
+export interface ThreadState {
+  /** As ptrace gave them at the stop. */
+  registers: Uint8Array;
+  /** With which the thread goes on from scratch: the interrupted call made again, a broken-off rseq section aborted. */
+  resumable: Uint8Array;
+  extended: Uint8Array;
+  mask: bigint;
+}
+
+/** Read a stopped thread's state. */
+export function readThreadState(tid: number): ThreadState {
+  const addon = native();
+  const registers = addon.getRegisters(tid);
+  abortRestartableSequence(tid, registers);
+  return { registers, resumable: rewindCall(registers), extended: readExtendedState(tid), mask: addon.getSignalMask(tid) };
+}
+
+const NT_PRFPREG = 2;
+
+/** XSAVE area, or the 512 FXSAVE bytes on a processor without XSAVE. */
+function readExtendedState(tid: number): Uint8Array {
+  try {
+    return native().getRegset(tid, NT_X86_XSTATE);
+  } catch {
+    return native().getRegset(tid, NT_PRFPREG);
+  }
+}
+
+/**
+ * A stop inside a restartable sequence (rseq(2)) ends it, as a preemption would: the kernel would find our own
+ * instruction pointer outside of it and forget it, so its abort is done here.
+ */
+function abortRestartableSequence(tid: number, registers: Uint8Array): void {
+  const addon = native();
+  const rseq = addon.getRseq(tid);
+  if (!rseq) return;
+  const pointer = addon.peek(tid, rseq.address + 8n);
+  if (pointer === 0n) return;
+  const section = new Uint8Array(32);
+  try {
+    addon.readMemory(tid, pointer, section);
+  } catch {
+    return; // the kernel will send the SIGSEGV that such a pointer deserves
+  }
+  const view = new DataView(section.buffer);
+  const start = view.getBigUint64(8, true);
+  const words = registerWords(registers);
+  const offset = BigInt.asUintN(64, words[REG.rip]! - start);
+  if (offset < view.getBigUint64(16, true)) {
+    words[REG.rip] = view.getBigUint64(24, true);
+    addon.poke(tid, rseq.address + 8n, 0n);
+  }
+}
+
+/** One address space, prepared for injected calls. */
+export class Injector {
+  readonly #pid: number;
+  readonly #areas: readonly MappedArea[];
+  #code = 0n;
+  #scratch = 0n;
+
+  constructor(pid: number, areas: readonly MappedArea[]) {
+    this.#pid = pid;
+    this.#areas = areas;
+  }
+
+  /** Run `body` with a Remote in the stopped thread; afterwards the thread is exactly as it was. */
+  within<Result>(tid: number, state: ThreadState, body: (remote: Remote) => Result): Result {
+    if (this.#scratch === 0n) this.#prepare(tid, state);
+    const frame = this.#scratch + BigInt(headroom);
+    const pointer = this.#enter(tid, state, frame);
+    const remote = new Remote(tid, this.#template(state, pointer), frame + BigInt(frameRoom), dataRoom);
+    try {
+      return body(remote);
+    } finally {
+      this.#leave(tid, state);
+    }
+  }
+
+  /** Take the scratch area and the code away again, through any stopped thread of the process. */
+  finish(tid: number, state: ThreadState): void {
+    if (this.#code === 0n) return;
+    const addon = native();
+    if (this.#scratch !== 0n) {
+      addon.poke(tid, this.#code + 24n, 0n);
+      this.#onStack(tid, state, (remote) => remote.call('munmap', SYS.munmap, this.#scratch, scratchLength));
+      this.#scratch = 0n;
+    }
+    for (let offset = 0n; offset < codeLength; offset += 8n) addon.poke(tid, this.#code + offset, 0n);
+    this.#code = 0n;
+  }
+
+  /** Address of the scratch area, which is not the session's; 0n when there is none. */
+  get scratch(): { start: bigint; end: bigint } {
+    return { start: this.#scratch, end: this.#scratch === 0n ? 0n : this.#scratch + scratchLength };
+  }
+
+  #prepare(tid: number, state: ThreadState): void {
+    this.#placeCode(tid);
+    if (this.#scratch !== 0n) return;
+    this.#onStack(tid, state, (remote) => {
+      this.#scratch = remote.call('mmap', SYS.mmap, 0, scratchLength, PROT.read | PROT.write, MAP.private | MAP.anonymous | MAP.noReserve, -1, 0);
+    });
+    native().poke(tid, this.#code + 24n, this.#scratch);
+  }
+
+  /** Write the code into the tail of the vdso, or find what a killed dumper left there. */
+  #placeCode(tid: number): void {
+    const addon = native();
+    const vdso = this.#areas.find((area) => area.path === '[vdso]');
+    if (!vdso) throw new PodError('cannot-checkpoint', `${describeProcess(this.#pid)} has no vdso to work from`);
+    const bytes = new Uint8Array(Number(vdso.end - vdso.start));
+    addon.readMemory(this.#pid, vdso.start, bytes);
+    const view = new DataView(bytes.buffer);
+    const at = bytes.length - codeLength;
+    const address = vdso.start + BigInt(at);
+    if (view.getBigUint64(at + 16, true) === signature) {
+      const scratch = view.getBigUint64(at + 24, true);
+      const area = this.#areas.find((each) => each.start <= scratch && scratch + scratchLength <= each.end);
+      this.#code = address;
+      if (scratch !== 0n && area?.permissions === 'rw-p' && area.path === '') this.#scratch = scratch;
+      else addon.poke(tid, address + 24n, 0n);
+      return;
+    }
+    if (bytes.subarray(at).some((byte) => byte !== 0)) {
+      throw new PodError('cannot-checkpoint', `the vdso of ${describeProcess(this.#pid)} has no room for two instructions`);
+    }
+    const words = new DataView(code.buffer);
+    addon.poke(tid, address, words.getBigUint64(0, true));
+    addon.poke(tid, address + 8n, words.getBigUint64(8, true));
+    addon.poke(tid, address + 16n, signature);
+    this.#code = address;
+  }
+
+  #template(state: ThreadState, stackPointer: bigint): Uint8Array {
+    const registers = state.registers.slice();
+    const words = registerWords(registers);
+    words[REG.rip] = this.#code;
+    words[REG.rsp] = stackPointer;
+    // Direction flag and single step must not leak into the kernel's view of our call.
+    words[REG.eflags] = 0x202n;
+    return registers;
+  }
+
+  /** Write the frame, then point the task at sigreturn, then block its signals: in this order (see above). */
+  #enter(tid: number, state: ThreadState, address: bigint): bigint {
+    const addon = native();
+    const frame = buildSignalFrame(state.resumable, state.extended, state.mask, address);
+    addon.writeMemory(tid, address, frame.bytes);
+    const words = registerWords(this.#template(state, frame.stackPointer));
+    words[REG.rip] = this.#code + 2n;
+    words[REG.orig_rax] = 0xffffffffffffffffn;
+    addon.setRegisters(tid, new Uint8Array(words.buffer));
+    addon.setSignalMask(tid, allSignals);
+    return frame.stackPointer;
+  }
+
+  /** Back to the very stop we found, from where the kernel itself restarts an interrupted call. */
+  #leave(tid: number, state: ThreadState): void {
+    const addon = native();
+    addon.interrupt(tid);
+    addon.resume(tid, PTRACE.cont, 0);
+    for (;;) {
+      const stop = addon.waitStop(tid, -1);
+      if (!stop || stop.state === 'exited') throw new PodError('other', `${describeProcess(this.#pid)} ended while it was dumped`);
+      if (stop.event === PTRACE.eventStop) break;
+      addon.resume(tid, PTRACE.cont, 0);
+    }
+    addon.setSignalMask(tid, state.mask);
+    addon.setRegisters(tid, endedOnlyByStop(state.registers) ? state.resumable : state.registers);
+  }
+
+  /** A call with the frame on the task's own stack; what lay there comes back. */
+  #onStack(tid: number, state: ThreadState, body: (remote: Remote) => void): void {
+    const addon = native();
+    const stackPointer = registerWords(state.registers)[REG.rsp]!;
+    const length = BigInt(state.extended.length + 1024);
+    const address = (stackPointer - 128n - length) & ~63n;
+    const below = new Uint8Array(Number(stackPointer - address));
+    try {
+      addon.readMemory(tid, address, below);
+    } catch (cause) {
+      throw new PodError('cannot-checkpoint', `thread ${tid} of ${describeProcess(this.#pid)} has no room on its stack`, 'try again in a moment', { cause });
+    }
+    const pointer = this.#enter(tid, state, address);
+    try {
+      body(new Remote(tid, this.#template(state, pointer), 0n, 0));
+    } finally {
+      this.#leave(tid, state);
+      addon.writeMemory(tid, address, below);
+    }
+  }
+}
+
+/** Whether a thread's stack pointer leaves room for a frame; the best thread to start with lies on a large stack. */
+export function stackRoom(state: ThreadState, areas: readonly MappedArea[]): bigint {
+  const stackPointer = registerWords(state.registers)[REG.rsp]!;
+  const area = areas.find((each) => each.start <= stackPointer && stackPointer < each.end && each.permissions.startsWith('rw'));
+  if (!area) return 0n;
+  // The main stack grows on touch.
+  return area.path === '[stack]' ? stackPointer - area.start + (1n << 20n) : stackPointer - area.start;
+}
+

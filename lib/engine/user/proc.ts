@@ -1,0 +1,120 @@
+/** What /proc tells, parsed: proc(5). Pids here are those of the reader's namespace unless called inner. */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+
+/** /proc/PID/status (or task/TID/status) as key → words. */
+export type Status = Map<string, string[]>;
+
+export function readStatus(pid: number, tid = pid): Status {
+  return readKeyed(`/proc/${pid}/task/${tid}/status`);
+}
+
+/** A file of `Key:\tvalue value` lines. */
+export function readKeyed(path: string): Map<string, string[]> {
+  const map = new Map<string, string[]>();
+  for (const line of readFileSync(path, 'latin1').split('\n')) {
+    const colon = line.indexOf(':');
+    if (colon > 0) map.set(line.slice(0, colon), line.slice(colon + 1).trim().split(/\s+/));
+  }
+  return map;
+}
+
+/** The innermost of a namespaced id list (NSpid, NSpgid, NSsid). */
+export function inner(status: Status, key: 'NSpid' | 'NStgid' | 'NSpgid' | 'NSsid'): number {
+  const ids = status.get(key);
+  return Number(ids?.at(-1) ?? 0);
+}
+
+/** /proc/PID/stat behind the command name: index 0 is field 3, the state. */
+export function readStat(pid: number, tid = pid): { comm: string; fields: string[] } {
+  const text = readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
+  const close = text.lastIndexOf(')');
+  return { comm: text.slice(text.indexOf('(') + 1, close), fields: text.slice(close + 2).trimEnd().split(' ') };
+}
+
+/** Field `number` of proc_pid_stat(5), counted from 1 as there. */
+export function statField(fields: string[], number: number): string {
+  return fields[number - 3] ?? '0';
+}
+
+export function listThreads(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/task`).map(Number);
+}
+
+/** Children by any thread of a process. */
+export function listChildren(pid: number): number[] {
+  const children: number[] = [];
+  for (const tid of listThreads(pid)) {
+    try {
+      const text = readFileSync(`/proc/${pid}/task/${tid}/children`, 'latin1').trim();
+      if (text) children.push(...text.split(' ').map(Number));
+    } catch (cause) {
+      // A thread may end while we look; its children have gone to another thread.
+      if (!isGone(cause)) throw cause;
+    }
+  }
+  return children;
+}
+
+/** The task behind a /proc path ended. */
+export function isGone(cause: unknown): boolean {
+  const code = (cause as NodeJS.ErrnoException).code;
+  return code === 'ENOENT' || code === 'ESRCH';
+}
+
+/** One line of /proc/PID/smaps with its VmFlags. */
+export interface MappedArea {
+  start: bigint;
+  end: bigint;
+  permissions: string;
+  offset: bigint;
+  device: string;
+  inode: bigint;
+  path: string;
+  flags: Set<string>;
+}
+
+const headLine = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d+)\s*(.*)$/;
+
+export function readAreas(pid: number): MappedArea[] {
+  const areas: MappedArea[] = [];
+  for (const line of readFileSync(`/proc/${pid}/smaps`, 'utf8').split('\n')) {
+    if (line.startsWith('VmFlags:')) {
+      areas.at(-1)!.flags = new Set(line.slice(8).trim().split(' '));
+      continue;
+    }
+    // Statistics lines start with a capital letter, area lines with a hexadecimal digit.
+    const first = line.charCodeAt(0);
+    if (first >= 0x41 && first <= 0x5a) continue;
+    const match = headLine.exec(line);
+    if (!match) continue;
+    areas.push({
+      start: BigInt(`0x${match[1]}`),
+      end: BigInt(`0x${match[2]}`),
+      permissions: match[3]!,
+      offset: BigInt(`0x${match[4]}`),
+      device: match[5]!,
+      inode: BigInt(match[6]!),
+      // The kernel writes a newline in a name as \012.
+      path: match[7]!.replace(/\\012/g, '\n'),
+      flags: new Set(),
+    });
+  }
+  return areas;
+}
+
+export function listDescriptors(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/fd`).map(Number).sort((a, b) => a - b);
+}
+
+export function readDescriptorLink(pid: number, fd: number): string {
+  return readlinkSync(`/proc/${pid}/fd/${fd}`);
+}
+
+/** A name for messages: `node (pid 17)`. */
+export function describeProcess(pid: number): string {
+  try {
+    return `${readStat(pid).comm} (pid ${pid})`;
+  } catch {
+    return `pid ${pid}`;
+  }
+}

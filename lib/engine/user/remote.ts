@@ -1,0 +1,95 @@
+/**
+ * System calls in a stopped task.
+ *
+ * A Remote knows where the task has a `syscall` instruction, which registers to run it with, and a data area in
+ * the task for arguments and results. How the task got these differs: a task of a running session lends them
+ * (inject.ts), a task under construction owns them (restart).
+ */
+import { native } from '../../../native/index.ts';
+import { PodError } from '../../stream/error.ts';
+
+export type Word = bigint | number;
+
+/** A remote call failed: `errno` is positive. */
+export class RemoteError extends Error {
+  readonly errno: number;
+
+  constructor(what: string, errno: number) {
+    super(`${what} in the task failed with errno ${errno}`);
+    this.errno = errno;
+  }
+}
+
+export class Remote {
+  readonly tid: number;
+  readonly #registers: Uint8Array;
+  readonly #data: bigint;
+  readonly #dataSize: number;
+  #used = 0;
+  /** Host tids of the tasks that the last run created. */
+  children: number[] = [];
+
+  /** `registers`: template whose rip is a `syscall` instruction. `data`: address of a writable area in the task. */
+  constructor(tid: number, registers: Uint8Array, data: bigint, dataSize: number) {
+    this.tid = tid;
+    this.#registers = registers;
+    this.#data = data;
+    this.#dataSize = dataSize;
+  }
+
+  /** Run calls in order; the results may be negative errnos. The data area may be used anew afterwards. */
+  run(calls: readonly (readonly Word[])[], stopOnError = false): BigInt64Array {
+    const words = new BigUint64Array(calls.length * 7);
+    calls.forEach((call, index) => {
+      call.forEach((word, place) => {
+        words[index * 7 + place] = BigInt.asUintN(64, BigInt(word));
+      });
+    });
+    const { results, children } = native().remoteCalls(this.tid, this.#registers, words, stopOnError);
+    this.children = children;
+    return results;
+  }
+
+  /** One call; throws RemoteError on failure. */
+  call(what: string, ...words: Word[]): bigint {
+    const result = this.run([words])[0]!;
+    if (result < 0n && result > -4096n) throw new RemoteError(what, Number(-result));
+    return result;
+  }
+
+  /** Room in the data area until the next reset(); 16-byte aligned. */
+  reserve(length: number): bigint {
+    const at = this.#used;
+    this.#used = (at + length + 15) & ~15;
+    if (this.#used > this.#dataSize) throw new PodError('other', 'too much data for one remote call');
+    return this.#data + BigInt(at);
+  }
+
+  /** Copy bytes into the data area. */
+  put(bytes: Uint8Array): bigint {
+    const address = this.reserve(bytes.length);
+    if (bytes.length > 0) native().writeMemory(this.tid, address, bytes);
+    return address;
+  }
+
+  /** A NUL-terminated string in the data area. */
+  putString(text: string): bigint {
+    return this.put(Buffer.from(`${text}\0`));
+  }
+
+  read(address: bigint, length: number): Uint8Array {
+    const bytes = new Uint8Array(length);
+    native().readMemory(this.tid, address, bytes);
+    return bytes;
+  }
+
+  /** Forget all that was put. */
+  reset(): void {
+    this.#used = 0;
+  }
+
+  /** Bytes the data area can still take. */
+  get room(): number {
+    return this.#dataSize - this.#used;
+  }
+}
