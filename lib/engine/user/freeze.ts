@@ -12,7 +12,17 @@ import { existsSync } from 'node:fs';
 import { native, type Stop } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { PTRACE } from './abi.ts';
-import { describeProcess, inner, isGone, listChildren, listThreads, readStat, readStatus, type Status, statField } from './proc.ts';
+import {
+  describeProcess,
+  inner,
+  isGone,
+  listChildren,
+  listThreads,
+  readStat,
+  readStatus,
+  type Status,
+  statField,
+} from './proc.ts';
 
 export interface FrozenThread {
   /** Host tid. */
@@ -57,7 +67,11 @@ export class Freezer {
       if (typeof stuck !== 'number') return stuck;
       this.#release();
       if (attempt === attempts) {
-        throw new PodError('cannot-checkpoint', `${describeProcess(stuck)} does not stop: it waits in the kernel (vfork, or a device)`, 'try again in a moment');
+        throw new PodError(
+          'cannot-checkpoint',
+          `${describeProcess(stuck)} does not stop: it waits in the kernel (vfork, or a device)`,
+          'try again in a moment',
+        );
       }
       // Let a vfork child come to its exec.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5 << Math.min(attempt, 6));
@@ -97,7 +111,8 @@ export class Freezer {
       }
     }
     // A process may have ended between two walks.
-    for (const process of [...processes.values()]) if (!existsSync(`/proc/${process.pid}`)) processes.delete(process.pid);
+    for (const process of [...processes.values()])
+      if (!existsSync(`/proc/${process.pid}`)) processes.delete(process.pid);
     return [...processes.values()];
   }
 
@@ -111,14 +126,20 @@ export class Freezer {
   }
 
   /** Seize what is not yet; host tid when one does not stop. */
-  #stopProcess(pid: number, known: FrozenProcess | undefined): { process: FrozenProcess; grown: boolean } | number | typeof gone {
+  #stopProcess(
+    pid: number,
+    known: FrozenProcess | undefined,
+  ): { process: FrozenProcess; grown: boolean } | number | typeof gone {
     try {
       const { fields } = readStat(pid);
       const status = readStatus(pid);
       const state = fields[0];
       const tids = listThreads(pid);
       if ((state === 'Z' || state === 'X') && tids.length > 1) {
-        throw new PodError('cannot-checkpoint', `the first thread of ${describeProcess(pid)} has ended while others run on`);
+        throw new PodError(
+          'cannot-checkpoint',
+          `the first thread of ${describeProcess(pid)} has ended while others run on`,
+        );
       }
       const process: FrozenProcess = {
         pid,
@@ -141,7 +162,12 @@ export class Freezer {
         grown = true;
         const threadStatus = readStatus(pid, tid);
         // An interrupted task reports SIGTRAP, one in a group stop the signal that stopped it.
-        process.threads.push({ tid, innerTid: inner(threadStatus, 'NSpid'), stopSignal: stop.signal === 5 ? 0 : stop.signal, status: threadStatus });
+        process.threads.push({
+          tid,
+          innerTid: inner(threadStatus, 'NSpid'),
+          stopSignal: stop.signal === 5 ? 0 : stop.signal,
+          status: threadStatus,
+        });
       }
       if (process.threads.length === 0) return gone;
       process.threads.sort((a, b) => Number(b.tid === pid) - Number(a.tid === pid));
@@ -178,8 +204,18 @@ export class Freezer {
   #seizeFailure(pid: number, tid: number, cause: unknown): PodError {
     const tracer = Number(readStatus(pid, tid).get('TracerPid')?.[0] ?? 0);
     if (tracer !== 0) {
-      return new PodError('cannot-checkpoint', `${describeProcess(pid)} is being traced by ${describeProcess(tracer)}`, 'end the debugger first', { cause });
+      return new PodError(
+        'cannot-checkpoint',
+        `${describeProcess(pid)} is being traced by ${describeProcess(tracer)}`,
+        'end the debugger first',
+        { cause },
+      );
     }
-    return new PodError('cannot-checkpoint', `no permission to stop ${describeProcess(pid)}`, 'a session is dumped by its own user or by root', { cause });
+    return new PodError(
+      'cannot-checkpoint',
+      `no permission to stop ${describeProcess(pid)}`,
+      'a session is dumped by its own user or by root',
+      { cause },
+    );
   }
 }

@@ -54,7 +54,12 @@ export function readThreadState(tid: number): ThreadState {
   const addon = native();
   const registers = addon.getRegisters(tid);
   abortRestartableSequence(tid, registers);
-  return { registers, resumable: rewindCall(registers), extended: readExtendedState(tid), mask: addon.getSignalMask(tid) };
+  return {
+    registers,
+    resumable: rewindCall(registers),
+    extended: readExtendedState(tid),
+    mask: addon.getSignalMask(tid),
+  };
 }
 
 const NT_PRFPREG = 2;
@@ -141,7 +146,16 @@ export class Injector {
     this.#placeCode(tid);
     if (this.#scratch !== 0n) return;
     this.#onStack(tid, state, (remote) => {
-      this.#scratch = remote.call('mmap', SYS.mmap, 0, scratchLength, PROT.read | PROT.write, MAP.private | MAP.anonymous | MAP.noReserve, -1, 0);
+      this.#scratch = remote.call(
+        'mmap',
+        SYS.mmap,
+        0,
+        scratchLength,
+        PROT.read | PROT.write,
+        MAP.private | MAP.anonymous | MAP.noReserve,
+        -1,
+        0,
+      );
     });
     native().poke(tid, this.#code + 24n, this.#scratch);
   }
@@ -150,7 +164,8 @@ export class Injector {
   #placeCode(tid: number): void {
     const addon = native();
     const vdso = this.#areas.find((area) => area.path === '[vdso]');
-    if (!vdso) throw new PodError('cannot-checkpoint', `${describeProcess(this.#pid)} has no vdso to work from`);
+    if (!vdso)
+      throw new PodError('cannot-checkpoint', `${describeProcess(this.#pid)} has no vdso to work from`);
     const bytes = new Uint8Array(Number(vdso.end - vdso.start));
     addon.readMemory(this.#pid, vdso.start, bytes);
     const view = new DataView(bytes.buffer);
@@ -165,7 +180,10 @@ export class Injector {
       return;
     }
     if (bytes.subarray(at).some((byte) => byte !== 0)) {
-      throw new PodError('cannot-checkpoint', `the vdso of ${describeProcess(this.#pid)} has no room for two instructions`);
+      throw new PodError(
+        'cannot-checkpoint',
+        `the vdso of ${describeProcess(this.#pid)} has no room for two instructions`,
+      );
     }
     const words = new DataView(code.buffer);
     addon.poke(tid, address, words.getBigUint64(0, true));
@@ -204,7 +222,8 @@ export class Injector {
     addon.resume(tid, PTRACE.cont, 0);
     for (;;) {
       const stop = addon.waitStop(tid, -1);
-      if (!stop || stop.state === 'exited') throw new PodError('other', `${describeProcess(this.#pid)} ended while it was dumped`);
+      if (!stop || stop.state === 'exited')
+        throw new PodError('other', `${describeProcess(this.#pid)} ended while it was dumped`);
       if (stop.event === PTRACE.eventStop) break;
       addon.resume(tid, PTRACE.cont, 0);
     }
@@ -222,7 +241,12 @@ export class Injector {
     try {
       addon.readMemory(tid, address, below);
     } catch (cause) {
-      throw new PodError('cannot-checkpoint', `thread ${tid} of ${describeProcess(this.#pid)} has no room on its stack`, 'try again in a moment', { cause });
+      throw new PodError(
+        'cannot-checkpoint',
+        `thread ${tid} of ${describeProcess(this.#pid)} has no room on its stack`,
+        'try again in a moment',
+        { cause },
+      );
     }
     const pointer = this.#enter(tid, state, address);
     try {
@@ -237,9 +261,10 @@ export class Injector {
 /** Whether a thread's stack pointer leaves room for a frame; the best thread to start with lies on a large stack. */
 export function stackRoom(state: ThreadState, areas: readonly MappedArea[]): bigint {
   const stackPointer = registerWords(state.registers)[REG.rsp]!;
-  const area = areas.find((each) => each.start <= stackPointer && stackPointer < each.end && each.permissions.startsWith('rw'));
+  const area = areas.find(
+    (each) => each.start <= stackPointer && stackPointer < each.end && each.permissions.startsWith('rw'),
+  );
   if (!area) return 0n;
   // The main stack grows on touch.
   return area.path === '[stack]' ? stackPointer - area.start + (1n << 20n) : stackPointer - area.start;
 }
-

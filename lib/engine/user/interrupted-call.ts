@@ -14,8 +14,17 @@ import { kernelRestart, REG, registerWords, SYS } from './abi.ts';
 const EINTR = -4n;
 /** Calls that end with EINTR after a stop even when no handler ran: signal(7), last section. */
 const endedByStop = new Set<number>([
-  SYS.epoll_wait, SYS.epoll_pwait, SYS.epoll_pwait2, SYS.semop, SYS.semtimedop, SYS.rt_sigtimedwait, SYS.io_getevents, SYS.io_pgetevents,
-  SYS.msgrcv, SYS.msgsnd, SYS.pause,
+  SYS.epoll_wait,
+  SYS.epoll_pwait,
+  SYS.epoll_pwait2,
+  SYS.semop,
+  SYS.semtimedop,
+  SYS.rt_sigtimedwait,
+  SYS.io_getevents,
+  SYS.io_pgetevents,
+  SYS.msgrcv,
+  SYS.msgsnd,
+  SYS.pause,
 ]);
 
 export interface InterruptedCall {
@@ -29,7 +38,11 @@ export function interruptedCall(registers: Uint8Array): InterruptedCall | undefi
   const number = Number(BigInt.asIntN(64, words[REG.orig_rax]!));
   if (number < 0) return undefined;
   const result = BigInt.asIntN(64, words[REG.rax]!);
-  if (result === BigInt(kernelRestart.sys) || result === BigInt(kernelRestart.noIntr) || result === BigInt(kernelRestart.noHand)) {
+  if (
+    result === BigInt(kernelRestart.sys) ||
+    result === BigInt(kernelRestart.noIntr) ||
+    result === BigInt(kernelRestart.noHand)
+  ) {
     return { number, restart: 'again' };
   }
   if (result === BigInt(kernelRestart.block)) return { number, restart: 'rest' };

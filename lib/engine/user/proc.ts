@@ -13,7 +13,14 @@ export function readKeyed(path: string): Map<string, string[]> {
   const map = new Map<string, string[]>();
   for (const line of readFileSync(path, 'latin1').split('\n')) {
     const colon = line.indexOf(':');
-    if (colon > 0) map.set(line.slice(0, colon), line.slice(colon + 1).trim().split(/\s+/));
+    if (colon > 0)
+      map.set(
+        line.slice(0, colon),
+        line
+          .slice(colon + 1)
+          .trim()
+          .split(/\s+/),
+      );
   }
   return map;
 }
@@ -28,7 +35,13 @@ export function inner(status: Status, key: 'NSpid' | 'NStgid' | 'NSpgid' | 'NSsi
 export function readStat(pid: number, tid = pid): { comm: string; fields: string[] } {
   const text = readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
   const close = text.lastIndexOf(')');
-  return { comm: text.slice(text.indexOf('(') + 1, close), fields: text.slice(close + 2).trimEnd().split(' ') };
+  return {
+    comm: text.slice(text.indexOf('(') + 1, close),
+    fields: text
+      .slice(close + 2)
+      .trimEnd()
+      .split(' '),
+  };
 }
 
 /** Field `number` of proc_pid_stat(5), counted from 1 as there. */
@@ -103,7 +116,9 @@ export function readAreas(pid: number): MappedArea[] {
 }
 
 export function listDescriptors(pid: number): number[] {
-  return readdirSync(`/proc/${pid}/fd`).map(Number).sort((a, b) => a - b);
+  return readdirSync(`/proc/${pid}/fd`)
+    .map(Number)
+    .sort((a, b) => a - b);
 }
 
 export function readDescriptorLink(pid: number, fd: number): string {

@@ -30,7 +30,12 @@ export const maxSignalFrame = 16 << 10;
 /**
  * `registers` must not need the kernel's help any more (see rewindCall). `address` must be 64-byte aligned.
  */
-export function buildSignalFrame(registers: Uint8Array, state: Uint8Array, mask: bigint, address: bigint): SignalFrame {
+export function buildSignalFrame(
+  registers: Uint8Array,
+  state: Uint8Array,
+  mask: bigint,
+  address: bigint,
+): SignalFrame {
   const words = registerWords(registers);
   const stateView = new DataView(state.buffer, state.byteOffset, state.length);
   // ptrace's area says in its software bytes which components the system has enabled.
@@ -47,7 +52,26 @@ export function buildSignalFrame(registers: Uint8Array, state: Uint8Array, mask:
   put(8, 7n); // UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
   // An unknown mode makes the kernel leave the alternate stack as it is.
   view.setUint32(8 + 16 + 8, 0x7f, true);
-  const order = ['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rdi', 'rsi', 'rbp', 'rbx', 'rdx', 'rax', 'rcx', 'rsp', 'rip', 'eflags'] as const;
+  const order = [
+    'r8',
+    'r9',
+    'r10',
+    'r11',
+    'r12',
+    'r13',
+    'r14',
+    'r15',
+    'rdi',
+    'rsi',
+    'rbp',
+    'rbx',
+    'rdx',
+    'rax',
+    'rcx',
+    'rsp',
+    'rip',
+    'eflags',
+  ] as const;
   order.forEach((name, index) => {
     put(contextAt + 8 * index, words[REG[name]]!);
   });

@@ -104,7 +104,12 @@ export interface FileObject {
    * What can only be done from inside a process when all tables are in place (an epoll set names descriptor
    * numbers). Called for each record of this object with each table that holds it, the first one first.
    */
-  restoreInTable?(name: keyof Records, record: unknown, table: RestoredTable, context: RestoreContext): 'done' | 'next-table';
+  restoreInTable?(
+    name: keyof Records,
+    record: unknown,
+    table: RestoredTable,
+    context: RestoreContext,
+  ): 'done' | 'next-table';
   /** Last of all, before the tasks run: what must not tick or fire while the session is rebuilt (timers). */
   arm?(name: keyof Records, record: unknown, context: RestoreContext): void;
 }

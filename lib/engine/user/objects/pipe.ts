@@ -87,7 +87,10 @@ function restorePipe(record: Records['pipe'], context: RestoreContext): void {
       read = Number(builder.call('open', SYS.openat, AT_FDCWD, path, O.rdwr | O.nonblock));
       write = read;
     } catch {
-      context.refuse(`the FIFO ${record.path} can't be opened`, 'create it with mkfifo, or use pod-filter relocate');
+      context.refuse(
+        `the FIFO ${record.path} can't be opened`,
+        'create it with mkfifo, or use pod-filter relocate',
+      );
     }
   }
   const contents = context.contents(record.id);
@@ -124,7 +127,9 @@ function restoreEnd(record: Records['pipe-end'], context: RestoreContext): void 
   if (pipe.path !== undefined || ready < 0 || pipe.taken.has(mode)) {
     builder.reset();
     const from = pipe.path ?? `/proc/self/fd/${pipe.read}`;
-    fd = Number(builder.call('open a pipe end', SYS.openat, AT_FDCWD, builder.putString(from), mode | O.nonblock));
+    fd = Number(
+      builder.call('open a pipe end', SYS.openat, AT_FDCWD, builder.putString(from), mode | O.nonblock),
+    );
   }
   pipe.taken.add(mode);
   builder.call('F_SETFL', SYS.fcntl, fd, F.setfl, status);
@@ -133,7 +138,8 @@ function restoreEnd(record: Records['pipe-end'], context: RestoreContext): void 
 
 export const pipe: FileObject = {
   records: ['pipe', 'pipe-end'],
-  coverage: 'pipes and FIFOs with content, capacity, packet mode, any number of ends; content with a splice in flight is read as bytes',
+  coverage:
+    'pipes and FIFOs with content, capacity, packet mode, any number of ends; content with a splice in flight is read as bytes',
 
   matches: (file) => file.stat.isFIFO(),
 
@@ -167,12 +173,18 @@ export const pipe: FileObject = {
 
 /** A pipe whose other end is held by a process outside can't go along: its partner stays behind. */
 function refuseOutsideEnd(file: OpenFile, key: string, context: Parameters<FileObject['dump']>[1]): void {
-  const ends = context.files.filter((each) => each.stat.isFIFO() && `${each.stat.dev}:${each.stat.ino}` === key);
+  const ends = context.files.filter(
+    (each) => each.stat.isFIFO() && `${each.stat.dev}:${each.stat.ino}` === key,
+  );
   const reads = ends.some((each) => (each.flags & O.accessMode) !== O.wronly);
   const writes = ends.some((each) => (each.flags & O.accessMode) !== 0);
   if (reads && writes) return;
   if (!hasOutsideEnd(file.local, !reads)) return;
-  context.refuse(file, 'the other end of the pipe is held by a process outside the session', 'start the session with pod-run, or redirect to a file');
+  context.refuse(
+    file,
+    'the other end of the pipe is held by a process outside the session',
+    'start the session with pod-run, or redirect to a file',
+  );
 }
 
 /** Whether somebody outside holds the missing end: poll(2) says HUP or ERR when nobody does. */
