@@ -13,7 +13,10 @@ async function runAlone(program: Program, executable: string, damage?: string): 
   const running = new RunningProgram(makeProgramFolder(program.name));
   const log = openSync(join(running.folder, 'log'), 'a');
   const options = damage === undefined ? [] : ['--break', damage];
-  const child = spawn(executable, [running.folder, ...options], { detached: true, stdio: ['ignore', log, log] });
+  const child = spawn(executable, [running.folder, ...options], {
+    detached: true,
+    stdio: ['ignore', log, log],
+  });
   closeSync(log);
   const ended = new Promise<string>((resolve) => {
     child.on('exit', (code, signal) => resolve(`${code ?? signal}`));
