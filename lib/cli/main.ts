@@ -17,6 +17,15 @@ export function printError(stage: string, cause: unknown): void {
   }
 }
 
+/** Print `stage: warning: …` and the hint on stderr: something the user should know that is no failure. */
+export function printWarning(stage: string, message: string, hint?: string): void {
+  try {
+    writeSync(2, `${stage}: warning: ${message}\n${hint ? `${stage}: hint: ${hint}\n` : ''}`);
+  } catch {
+    // Nobody reads stderr.
+  }
+}
+
 /** Run a command's body; a failure becomes its message and exit status. The body may return an exit status. */
 export async function runCommand(stage: string, body: () => unknown): Promise<void> {
   try {

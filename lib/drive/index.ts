@@ -1,0 +1,9 @@
+export {
+  type GenerationReport,
+  type LoadOptions,
+  listGenerations,
+  loadInto,
+  verifyGenerations,
+} from './load.ts';
+export type { Manifest } from './manifest.ts';
+export { defaultKeep, defaultSegmentSize, type StoreOptions, storeSink } from './store.ts';
