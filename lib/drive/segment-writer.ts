@@ -67,7 +67,11 @@ export class SegmentWriter {
     this.#folder.checkAttached();
     const name = segmentName(this.#generation, this.#begun);
     const fd = this.#again(() =>
-      this.#folder.openFile(name, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, this.#options.mode),
+      this.#folder.openFile(
+        name,
+        constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+        this.#options.mode,
+      ),
     );
     this.#begun += 1;
     this.#bytes = 0;

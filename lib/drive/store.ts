@@ -148,7 +148,10 @@ class Store implements Sink {
     } catch (cause) {
       this.#options.warn?.(`no receipt will be left: ${PodError.from(cause).message}`);
     }
-    this.#place = onDrive(this.#path, () => new Place(this.#path, { ...this.#options, mode: encrypted ? 0o666 : 0o600 }));
+    this.#place = onDrive(
+      this.#path,
+      () => new Place(this.#path, { ...this.#options, mode: encrypted ? 0o666 : 0o600 }),
+    );
   }
 
   #commitReceipt(manifest: Manifest, drive: string): void {
