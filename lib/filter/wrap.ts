@@ -9,9 +9,10 @@ import { maxData } from '../stream/frame.ts';
 import { kinds } from '../stream/kind.ts';
 import { encodeMeta } from '../stream/meta.ts';
 import type { Sink } from '../stream/sink.ts';
-import { type FrameHandler, StreamParser } from '../stream/stream-parser.ts';
+import { StreamParser } from '../stream/stream-parser.ts';
 import { StreamWriter } from '../stream/stream-writer.ts';
 import { failStream } from './fail.ts';
+import { watchFrames } from './watch-frames.ts';
 
 export interface WrapParts {
   name: string;
@@ -58,9 +59,11 @@ class LayerWriter implements Sink {
   }
 }
 
-class WrapStage implements Sink, FrameHandler {
+class WrapStage implements Sink {
   readonly #parts: WrapParts;
-  readonly #parser = new StreamParser(this, { unknownCritical: true });
+  readonly #parser = new StreamParser(watchFrames((frame) => this.#frame(frame)), {
+    unknownCritical: true,
+  });
   readonly #encoder: Sink;
   readonly #params: object;
   readonly #output: LayerWriter | undefined;
@@ -103,7 +106,7 @@ class WrapStage implements Sink, FrameHandler {
     this.#encoder.abort(cause);
   }
 
-  frame(frame: Frame): void {
+  #frame(frame: Frame): void {
     if (frame.kind === kinds.hello) this.#imageId = readRecord('hello', frame).imageId;
     else if (frame.kind === kinds.layer) this.#imageId = readRecord('layer', frame).imageId;
   }
