@@ -14,9 +14,12 @@ export class WholeStream implements Sink {
   readonly #stage: string;
   readonly #downstream: Sink;
   readonly #writer: StreamWriter;
-  readonly #parser = new StreamParser(watchFrames((frame) => this.#frame(frame)), {
-    unknownCritical: true,
-  });
+  readonly #parser = new StreamParser(
+    watchFrames((frame) => this.#frame(frame)),
+    {
+      unknownCritical: true,
+    },
+  );
   #end: Frame | undefined;
 
   constructor(stage: string, downstream: Sink) {

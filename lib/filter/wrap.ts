@@ -61,9 +61,12 @@ class LayerWriter implements Sink {
 
 class WrapStage implements Sink {
   readonly #parts: WrapParts;
-  readonly #parser = new StreamParser(watchFrames((frame) => this.#frame(frame)), {
-    unknownCritical: true,
-  });
+  readonly #parser = new StreamParser(
+    watchFrames((frame) => this.#frame(frame)),
+    {
+      unknownCritical: true,
+    },
+  );
   readonly #encoder: Sink;
   readonly #params: object;
   readonly #output: LayerWriter | undefined;
