@@ -16,6 +16,8 @@ export {
 } from './frame.ts';
 export { greaseKinds, type KindName, kindName, kinds } from './kind.ts';
 export { decodeMeta, encodeMeta } from './meta.ts';
+export { maxMetaDepth } from './meta-grammar.ts';
+export { printable } from './printable.ts';
 export type { Sink } from './sink.ts';
 export { type FrameHandler, type ParserOptions, StreamParser } from './stream-parser.ts';
 export { StreamWriter } from './stream-writer.ts';

@@ -5,6 +5,7 @@
  */
 import { Packr } from 'msgpackr';
 import { PodError } from './error.ts';
+import { faultOfMeta } from './meta-grammar.ts';
 
 const packr = new Packr({
   useRecords: false,
@@ -18,15 +19,16 @@ export function encodeMeta(value: object): Uint8Array {
   return new Uint8Array(packr.pack(value));
 }
 
+/** Decode a meta; no bytes at all are the empty map. Throws `damaged` for what docs/format.md does not allow. */
 export function decodeMeta(bytes: Uint8Array): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = packr.unpack(bytes.slice());
-  } catch (cause) {
-    throw new PodError('damaged', 'a record is not valid msgpack', undefined, { cause });
+  if (bytes.length === 0) return {};
+  const fault = faultOfMeta(bytes);
+  if (fault !== undefined) {
+    throw new PodError(
+      'damaged',
+      `a record cannot be read: ${fault}`,
+      'the stream was made by a faulty or hostile program',
+    );
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof Uint8Array) {
-    throw new PodError('damaged', 'a record is not a msgpack map');
-  }
-  return value as Record<string, unknown>;
+  return packr.unpack(bytes.slice()) as Record<string, unknown>;
 }

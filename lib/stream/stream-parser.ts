@@ -12,6 +12,7 @@ import { crc32 } from './crc.ts';
 import { PodError, UpstreamError } from './error.ts';
 import { Frame, headerLength, major, maxData, maxFrame, preamble, trailerLength } from './frame.ts';
 import { kindName, kinds } from './kind.ts';
+import { printable } from './printable.ts';
 import type { Sink } from './sink.ts';
 import { Tally } from './tally.ts';
 
@@ -39,6 +40,9 @@ export class StreamParser implements Sink {
   #preamble = preamble;
   #last: 'end' | 'error' | undefined;
   #error: PodError | undefined;
+  #failed: unknown;
+  /** Kind of the first frame: what the stream is. */
+  #opened = 0;
 
   constructor(handler: FrameHandler, options: ParserOptions = {}) {
     this.#handler = handler;
@@ -46,6 +50,17 @@ export class StreamParser implements Sink {
   }
 
   write(chunk: Uint8Array): void {
+    // A stream once found wrong stays wrong, whatever is pushed behind.
+    if (this.#failed) throw this.#failed;
+    try {
+      this.#write(chunk);
+    } catch (cause) {
+      this.#failed = cause;
+      throw cause;
+    }
+  }
+
+  #write(chunk: Uint8Array): void {
     let rest = chunk;
     // First complete what an earlier chunk began; then take frames straight out of this one.
     while (this.#heldLength > 0 && rest.length > 0) {
@@ -75,6 +90,7 @@ export class StreamParser implements Sink {
   }
 
   end(): void {
+    if (this.#failed) throw this.#failed;
     if (this.#error) throw this.#error;
     if (this.#last !== 'end') {
       const at = this.#tally.bytes + this.#heldLength;
@@ -100,7 +116,7 @@ export class StreamParser implements Sink {
   #hold(bytes: Uint8Array, wanted: number): void {
     const length = this.#heldLength + bytes.length;
     if (length > this.#held.length) {
-      const grown = new Uint8Array(Math.min(Math.max(wanted, 4096), maxFrame));
+      const grown = new Uint8Array(Math.min(Math.max(wanted, 2 * this.#held.length, 4096), maxFrame));
       grown.set(this.#held.subarray(0, this.#heldLength));
       this.#held = grown;
     }
@@ -192,11 +208,21 @@ export class StreamParser implements Sink {
   #check(frame: Frame): void {
     const first = this.#tally.frames === 0;
     const { kind } = frame;
+    if (first) this.#opened = kind;
     const opens = kind === kinds.hello || kind === kinds.layer;
     // A maker that fails before it knows what it makes may send ERROR alone.
     if (first !== opens && !(first && kind === kinds.error)) {
       throw this.#damaged(first ? 'the stream must start with HELLO or LAYER' : 'a second HELLO or LAYER');
     }
+    const known = kindName(kind) !== undefined;
+    const final = kind === kinds.end || kind === kinds.error;
+    // A layer carries DATA and nothing else that matters; DATA means nothing outside a layer.
+    const layer = this.#opened === kinds.layer;
+    if (kind === kinds.data && !layer) throw this.#damaged('DATA outside a layer');
+    if (layer && !first && known && kind !== kinds.data && !final) {
+      throw this.#damaged('a record inside a layer');
+    }
+    if (final && frame.data.length > 0) throw this.#damaged('END and ERROR carry no data');
     if (kind === kinds.end) {
       const { frames, bytes, crc } = frame.meta;
       const ours = this.#tally.meta;
@@ -205,15 +231,9 @@ export class StreamParser implements Sink {
       }
       this.#last = 'end';
     } else if (kind === kinds.error) {
-      const { stage, code, message, hint } = frame.meta;
       this.#last = 'error';
-      this.#error = new UpstreamError({
-        stage: printable(stage).slice(0, 64),
-        code: typeof code === 'number' && code >= 0 && code <= 255 ? Math.trunc(code) : 1,
-        message: printable(message),
-        hint: printable(hint),
-      });
-    } else if (frame.critical && !this.#unknownCritical && kindName(kind) === undefined) {
+      this.#error = upstreamError(frame);
+    } else if (frame.critical && !this.#unknownCritical && !known) {
       throw new PodError(
         'unknown-critical',
         `frame ${this.#tally.frames} is of the unknown critical kind ${kind}`,
@@ -231,7 +251,12 @@ export class StreamParser implements Sink {
   }
 }
 
-/** A stranger's text for a terminal: one line, no control characters. */
-function printable(text: unknown): string {
-  return typeof text === 'string' ? text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '?').slice(0, 512) : '';
+function upstreamError(frame: Frame): UpstreamError {
+  const { stage, code, message, hint } = frame.meta;
+  return new UpstreamError({
+    stage: printable(stage, 64) || 'an unnamed stage',
+    code: typeof code === 'number' && Number.isInteger(code) && code > 0 && code < 256 ? code : 1,
+    message: printable(message, 1024) || 'no reason given',
+    hint: printable(hint, 1024),
+  });
 }

@@ -18,6 +18,7 @@ import {
 } from './frame.ts';
 import { kinds } from './kind.ts';
 import { encodeMeta } from './meta.ts';
+import { printable } from './printable.ts';
 import type { Sink } from './sink.ts';
 import { Tally } from './tally.ts';
 
@@ -106,10 +107,10 @@ export class StreamWriter {
         ? cause.origin
         : { stage, code: cause.exitCode, message: cause.message, hint: cause.hint ?? '' };
     this.record(kinds.error, {
-      stage: origin.stage,
+      stage: printable(origin.stage, 64),
       code: origin.code,
-      message: origin.message.slice(0, 1024),
-      hint: origin.hint.slice(0, 1024),
+      message: printable(origin.message, 1024),
+      hint: printable(origin.hint, 1024),
     });
     this.#finished = true;
   }
