@@ -22,6 +22,23 @@ export function faultOfMeta(bytes: Uint8Array): string | undefined {
   return undefined;
 }
 
+/** Bytes behind the types whose length the type alone tells: nil, booleans, floats, unsigned and signed integers. */
+const fixedWidth = new Map([
+  [0xc0, 0],
+  [0xc2, 0],
+  [0xc3, 0],
+  [0xca, 4],
+  [0xcb, 8],
+  [0xcc, 1],
+  [0xcd, 2],
+  [0xce, 4],
+  [0xcf, 8],
+  [0xd0, 1],
+  [0xd1, 2],
+  [0xd2, 4],
+  [0xd3, 8],
+]);
+
 class Fault extends Error {}
 
 class Scan {
@@ -47,51 +64,15 @@ class Scan {
   #value(depth: number): void {
     const type = this.#number(1);
     if (type <= 0x7f || type >= 0xe0) return;
-    if (type <= 0x8f) return this.#map(type & 0x0f, depth);
-    if (type <= 0x9f) return this.#array(type & 0x0f, depth);
-    if (type <= 0xbf) return void this.#string(type & 0x1f);
-    switch (type) {
-      case 0xc0: // nil
-      case 0xc2: // false
-      case 0xc3: // true
-        return;
-      case 0xc4:
-        return this.#skip(this.#number(1));
-      case 0xc5:
-        return this.#skip(this.#number(2));
-      case 0xc6:
-        return this.#skip(this.#number(4));
-      case 0xcc:
-      case 0xd0:
-        return this.#skip(1);
-      case 0xcd:
-      case 0xd1:
-        return this.#skip(2);
-      case 0xca:
-      case 0xce:
-      case 0xd2:
-        return this.#skip(4);
-      case 0xcb:
-      case 0xcf:
-      case 0xd3:
-        return this.#skip(8);
-      case 0xd9:
-        return void this.#string(this.#number(1));
-      case 0xda:
-        return void this.#string(this.#number(2));
-      case 0xdb:
-        return void this.#string(this.#number(4));
-      case 0xdc:
-        return this.#array(this.#number(2), depth);
-      case 0xdd:
-        return this.#array(this.#number(4), depth);
-      case 0xde:
-        return this.#map(this.#number(2), depth);
-      case 0xdf:
-        return this.#map(this.#number(4), depth);
-      default:
-        throw new Fault(`it holds the msgpack type 0x${type.toString(16)}, which is not allowed`);
-    }
+    if (type <= 0x8f) this.#map(type & 0x0f, depth);
+    else if (type <= 0x9f) this.#array(type & 0x0f, depth);
+    else if (type <= 0xbf) this.#string(type & 0x1f);
+    else if (fixedWidth.has(type)) this.#skip(fixedWidth.get(type)!);
+    else if (type >= 0xc4 && type <= 0xc6) this.#skip(this.#number(1 << (type - 0xc4)));
+    else if (type >= 0xd9 && type <= 0xdb) this.#string(this.#number(1 << (type - 0xd9)));
+    else if (type === 0xdc || type === 0xdd) this.#array(this.#number(type === 0xdc ? 2 : 4), depth);
+    else if (type === 0xde || type === 0xdf) this.#map(this.#number(type === 0xde ? 2 : 4), depth);
+    else throw new Fault(`it holds the msgpack type 0x${type.toString(16)}, which is not allowed`);
   }
 
   #array(count: number, depth: number): void {

@@ -53,7 +53,8 @@ t.test('names what it refuses', async (t) => {
 });
 
 t.test('depth is counted, never recursed into', async (t) => {
-  const deep = (levels: number) => Uint8Array.from([0x81, 0xa1, 0x61].concat(new Array(levels).fill(0x91), 0xc0));
+  const deep = (levels: number) =>
+    Uint8Array.from([0x81, 0xa1, 0x61].concat(new Array(levels).fill(0x91), 0xc0));
   t.equal(faultOfMeta(deep(maxMetaDepth - 1)), undefined);
   t.match(faultOfMeta(deep(maxMetaDepth)), /nested deeper/);
   t.match(faultOfMeta(deep(65_000)), /nested deeper/);

@@ -2,7 +2,16 @@ import t from 'tap';
 import { decodeMeta, encodeMeta } from '../../lib/stream/meta.ts';
 
 t.test('what is encoded comes back', async (t) => {
-  const meta = { a: 1, b: -5, c: 2n ** 63n, d: [1n, -1n], e: 'é', f: new Uint8Array([1, 2]), g: null, h: { i: true } };
+  const meta = {
+    a: 1,
+    b: -5,
+    c: 2n ** 63n,
+    d: [1n, -1n],
+    e: 'é',
+    f: new Uint8Array([1, 2]),
+    g: null,
+    h: { i: true },
+  };
   const back = decodeMeta(encodeMeta(meta));
   t.strictSame({ ...back, f: undefined }, { ...meta, f: undefined });
   t.ok(Buffer.from(back['f'] as Uint8Array).equals(Buffer.from([1, 2])));

@@ -39,7 +39,10 @@ t.test('frames lying whole in a chunk are handed on as views of it', async (t) =
 t.test('what is handed on for a frame in pieces is the frame', async (t) => {
   const bytes = streamBytes({ size: 1 << 20, frameSize: maxData });
   const seen: Buffer[] = [];
-  const parser = new StreamParser({ ...quiet, frame: (frame) => void seen.push(Buffer.from(frame.copy().raw)) });
+  const parser = new StreamParser({
+    ...quiet,
+    frame: (frame) => void seen.push(Buffer.from(frame.copy().raw)),
+  });
   for (let at = 0; at < bytes.length; at += 4099) parser.write(bytes.subarray(at, at + 4099));
   parser.end();
   t.ok(Buffer.concat([goodPreamble, ...seen]).equals(bytes));
@@ -47,7 +50,10 @@ t.test('what is handed on for a frame in pieces is the frame', async (t) => {
 
 t.test('memory is bounded by one frame, whatever sizes come in pieces', async (t) => {
   // Frames that grow by one byte each would make a buffer a frame if it were not grown by halves.
-  const frames = [{ kind: kinds.layer }, ...Array.from({ length: 3000 }, (_, i) => ({ kind: kinds.data, data: new Uint8Array(i) }))];
+  const frames = [
+    { kind: kinds.layer },
+    ...Array.from({ length: 3000 }, (_, i) => ({ kind: kinds.data, data: new Uint8Array(i) })),
+  ];
   const bytes = forge({ frames });
   const before = process.memoryUsage().arrayBuffers;
   const parser = new StreamParser(quiet);
@@ -72,8 +78,14 @@ t.test('a stream once found wrong stays wrong', async (t) => {
   const parser = new StreamParser(quiet);
   const first = failureOf(() => parser.write(Buffer.from('not a stream')));
   t.equal(first.failure, 'foreign');
-  t.equal(failureOf(() => parser.write(goodPreamble)), first);
-  t.equal(failureOf(() => parser.end()), first);
+  t.equal(
+    failureOf(() => parser.write(goodPreamble)),
+    first,
+  );
+  t.equal(
+    failureOf(() => parser.end()),
+    first,
+  );
 });
 
 t.test('an error of the handler is passed on as it is, and sticks', async (t) => {
@@ -84,8 +96,14 @@ t.test('an error of the handler is passed on as it is, and sticks', async (t) =>
       throw full;
     },
   });
-  t.equal(failureOf(() => parser.write(forge({ frames: [hello] }))), full);
-  t.equal(failureOf(() => parser.end()), full);
+  t.equal(
+    failureOf(() => parser.write(forge({ frames: [hello] }))),
+    full,
+  );
+  t.equal(
+    failureOf(() => parser.end()),
+    full,
+  );
 });
 
 t.test('end() of the handler is called only behind END and end of file', async (t) => {
@@ -124,7 +142,12 @@ t.test('ERROR names the first cause, without control characters, whatever it hol
 });
 
 t.test('messages say what to do', async (t) => {
-  for (const bytes of [goodPreamble.subarray(0, 0), goodPreamble, Buffer.from('%PDF'), forge({ frames: [{ kind: 16 }] })]) {
+  for (const bytes of [
+    goodPreamble.subarray(0, 0),
+    goodPreamble,
+    Buffer.from('%PDF'),
+    forge({ frames: [{ kind: 16 }] }),
+  ]) {
     const error = failureOf(() => {
       const parser = new StreamParser(quiet);
       parser.write(bytes);

@@ -14,7 +14,16 @@ const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
 
 t.test('there are vectors, and every class of the parser has one', async (t) => {
   t.ok(names.length >= 60);
-  const classes = ['done', 'version', 'foreign', 'truncated', 'damaged', 'unknown-critical', 'limit', 'upstream'];
+  const classes = [
+    'done',
+    'version',
+    'foreign',
+    'truncated',
+    'damaged',
+    'unknown-critical',
+    'limit',
+    'upstream',
+  ];
   for (const each of classes) {
     t.ok(
       names.some((name) => readSidecar(name).class === each),

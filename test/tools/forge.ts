@@ -1,7 +1,8 @@
 /** Streams put together by hand, right or wrong, without lib/stream's writer: what it would refuse to write. */
-import { encodeMeta } from '../../lib/stream/meta.ts';
+
 import { crc32 } from '../../lib/stream/crc.ts';
 import { kinds } from '../../lib/stream/kind.ts';
+import { encodeMeta } from '../../lib/stream/meta.ts';
 
 export interface ForgedFrame {
   kind: number;

@@ -3,10 +3,11 @@
  * the bytes are cut, never `done` for a stream whose frames are not those of the original, bounded memory.
  * Half of the mutations put checksums right again, so that they reach behind them.
  */
-import { PodError } from '../../lib/stream/error.ts';
+
 import { crc32 } from '../../lib/stream/crc.ts';
-import { tallyOf } from './forge.ts';
+import { PodError } from '../../lib/stream/error.ts';
 import { encodeMeta } from '../../lib/stream/meta.ts';
+import { tallyOf } from './forge.ts';
 import { Random } from './random.ts';
 import { byteByByte, judge } from './read-vector.ts';
 
@@ -42,7 +43,10 @@ function mutate(original: Uint8Array, random: Random): Uint8Array {
     case 2:
       return Buffer.concat([bytes.subarray(0, at), noise(random), bytes.subarray(at)]);
     case 3:
-      return Buffer.concat([bytes.subarray(0, at), bytes.subarray(Math.min(bytes.length, at + 1 + random.below(80)))]);
+      return Buffer.concat([
+        bytes.subarray(0, at),
+        bytes.subarray(Math.min(bytes.length, at + 1 + random.below(80))),
+      ]);
     default:
       return reframe(bytes, random);
   }
@@ -70,7 +74,16 @@ function reframe(stream: Buffer, random: Random): Buffer {
     case 3:
     case 4:
       for (let n = 1 + random.below(3); n > 0 && metaLength > 0; n -= 1) {
-        frame[16 + random.below(metaLength)] = random.pick([0xc1, 0xdd, 0xdf, 0xc7, 0xdb, 0x80, 0xff, random.below(256)]);
+        frame[16 + random.below(metaLength)] = random.pick([
+          0xc1,
+          0xdd,
+          0xdf,
+          0xc7,
+          0xdb,
+          0x80,
+          0xff,
+          random.below(256),
+        ]);
       }
       break;
     case 5:

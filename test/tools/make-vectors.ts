@@ -7,9 +7,9 @@
  */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../../native/package-root.ts';
-import { kinds } from '../../lib/stream/kind.ts';
 import { maxData } from '../../lib/stream/frame.ts';
+import { kinds } from '../../lib/stream/kind.ts';
+import { packageRoot } from '../../native/package-root.ts';
 import { type ForgedFrame, forge, goodPreamble } from './forge.ts';
 import { streamBytes } from './make-stream.ts';
 import { judge } from './read-vector.ts';
@@ -64,7 +64,11 @@ interface Vector {
 const vectors: Record<string, Vector> = {
   // Right ones.
   'good-shortest': { class: 'done', rule: 'HELLO and END are a stream', bytes: forge({ frames: [hello] }) },
-  'good-image': { class: 'done', rule: 'an image of one process', bytes: streamBytes({ size: 8192, seed: 11 }) },
+  'good-image': {
+    class: 'done',
+    rule: 'an image of one process',
+    bytes: streamBytes({ size: 8192, seed: 11 }),
+  },
   'good-image-2.4': {
     class: 'done',
     rule: 'an image of semantics 2.4',
@@ -89,7 +93,9 @@ const vectors: Record<string, Vector> = {
   'good-unknown-key': {
     class: 'done',
     rule: 'unknown keys of a meta pass',
-    bytes: forge({ frames: [hello, { ...pipe, meta: { id: 1, capacity: 4096, later: [1, null, 'x', true] } }] }),
+    bytes: forge({
+      frames: [hello, { ...pipe, meta: { id: 1, capacity: 4096, later: [1, null, 'x', true] } }],
+    }),
   },
   'good-empty-meta': {
     class: 'done',
@@ -270,7 +276,11 @@ const vectors: Record<string, Vector> = {
   },
   // Metas.
   'damaged-meta-array': { class: 'damaged', rule: 'a meta is a map', bytes: withMeta(bytesOf(0x91, 1)) },
-  'damaged-meta-cut': { class: 'damaged', rule: 'a meta is whole', bytes: withMeta(bytesOf(0x81, 0xa2, 0x69)) },
+  'damaged-meta-cut': {
+    class: 'damaged',
+    rule: 'a meta is whole',
+    bytes: withMeta(bytesOf(0x81, 0xa2, 0x69)),
+  },
   'damaged-meta-trailing': {
     class: 'damaged',
     rule: 'nothing stands behind the map',

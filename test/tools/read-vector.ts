@@ -3,11 +3,11 @@
  * its schema. Says what class the stream is of and what was released before the verdict.
  */
 import { createHash } from 'node:crypto';
-import { validators } from '../../schemas/generated/validators.js';
 import { readRecord } from '../../lib/image/record.ts';
 import { PodError } from '../../lib/stream/error.ts';
 import { kindName } from '../../lib/stream/kind.ts';
 import { StreamParser } from '../../lib/stream/stream-parser.ts';
+import { validators } from '../../schemas/generated/validators.js';
 
 export interface Verdict {
   /** `done`, or the failure class of lib/stream/error.ts. */
