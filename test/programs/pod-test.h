@@ -16,9 +16,6 @@
 #ifndef POD_TEST_H
 #define POD_TEST_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
