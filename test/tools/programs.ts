@@ -58,7 +58,17 @@ export async function buildProgram(program: Program): Promise<string> {
   mkdirSync(join(packageRoot(), 'build/programs'), { recursive: true });
   // Tests run in parallel processes: each writes its own file, the last one wins with the same bytes.
   const temporary = `${target}.${process.pid}`;
-  const flags = ['-std=gnu11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-O2', '-g', '-pthread', ...program.flags];
+  const flags = [
+    '-std=gnu11',
+    '-D_GNU_SOURCE',
+    '-Wall',
+    '-Wextra',
+    '-Werror',
+    '-O2',
+    '-g',
+    '-pthread',
+    ...program.flags,
+  ];
   await promisify(execFile)(process.env['CC'] ?? 'gcc', [...flags, program.source, '-o', temporary]);
   renameSync(temporary, target);
   return target;
