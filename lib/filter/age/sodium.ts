@@ -1,0 +1,39 @@
+import { createRequire } from 'node:module';
+
+/** What we use of sodium-native. Buffers may be any Uint8Array, also on shared memory. */
+export interface Sodium {
+  crypto_scalarmult(out: Uint8Array, secret: Uint8Array, point: Uint8Array): void;
+  crypto_scalarmult_base(out: Uint8Array, secret: Uint8Array): void;
+  crypto_aead_chacha20poly1305_ietf_encrypt(
+    out: Uint8Array,
+    message: Uint8Array,
+    ad: null,
+    nsec: null,
+    nonce: Uint8Array,
+    key: Uint8Array,
+  ): number;
+  /** Throws when the tag is wrong. */
+  crypto_aead_chacha20poly1305_ietf_decrypt(
+    out: Uint8Array,
+    nsec: null,
+    sealed: Uint8Array,
+    ad: null,
+    nonce: Uint8Array,
+    key: Uint8Array,
+  ): number;
+  randombytes_buf(target: Uint8Array): void;
+  sodium_malloc(size: number): Buffer;
+  sodium_memzero(target: Uint8Array): void;
+  sodium_memcmp(a: Uint8Array, b: Uint8Array): boolean;
+  sodium_mlock(target: Uint8Array): void;
+  /** Also zeroes. */
+  sodium_munlock(target: Uint8Array): void;
+}
+
+let loaded: Sodium | undefined;
+
+/** libsodium, loaded at first use. */
+export function sodium(): Sodium {
+  loaded ??= createRequire(import.meta.url)('sodium-native') as Sodium;
+  return loaded;
+}
