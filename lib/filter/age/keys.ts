@@ -74,7 +74,11 @@ export function readRecipients(path: string): Uint8Array[] {
     parseRecipient(line, `recipient ${index + 1} of ${path}`),
   );
   if (found.length === 0) {
-    throw new PodError('usage', `the recipients file ${path} holds no recipient`, 'a recipient looks like age1…');
+    throw new PodError(
+      'usage',
+      `the recipients file ${path} holds no recipient`,
+      'a recipient looks like age1…',
+    );
   }
   return found;
 }
@@ -135,7 +139,11 @@ export function readPassphrase(source: string | number, strict: boolean): Buffer
   const oneLine = !/[\p{Cc}\ufffd]/u.test(text);
   if (oneLine) {
     if (/^AGE-SECRET-KEY-/i.test(text)) {
-      throw new PodError('usage', `${name} holds an age key, not a passphrase`, `give it as a key: -i ${name}`);
+      throw new PodError(
+        'usage',
+        `${name} holds an age key, not a passphrase`,
+        `give it as a key: -i ${name}`,
+      );
     }
     if (text.length === 0 || (strict && [...text].length < leastCharacters)) {
       throw new PodError(
