@@ -74,7 +74,7 @@ export function isGone(cause: unknown): boolean {
   return code === 'ENOENT' || code === 'ESRCH';
 }
 
-/** One line of /proc/PID/smaps with its VmFlags. */
+/** One area of /proc/PID/maps; with smaps also its VmFlags. */
 export interface MappedArea {
   start: bigint;
   end: bigint;
@@ -88,9 +88,10 @@ export interface MappedArea {
 
 const headLine = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d+)\s*(.*)$/;
 
-export function readAreas(pid: number): MappedArea[] {
+/** `maps` is quick, `smaps` walks the page tables and knows the flags. */
+export function readAreas(pid: number, file: 'maps' | 'smaps' = 'smaps'): MappedArea[] {
   const areas: MappedArea[] = [];
-  for (const line of readFileSync(`/proc/${pid}/smaps`, 'utf8').split('\n')) {
+  for (const line of readFileSync(`/proc/${pid}/${file}`, 'utf8').split('\n')) {
     if (line.startsWith('VmFlags:')) {
       areas.at(-1)!.flags = new Set(line.slice(8).trim().split(' '));
       continue;
@@ -132,4 +133,11 @@ export function describeProcess(pid: number): string {
   } catch {
     return `pid ${pid}`;
   }
+}
+
+/** Lines `key:value` of a file whose keys may repeat (fdinfo). */
+export function readKeyedLines(path: string): string[] {
+  return readFileSync(path, 'latin1')
+    .split('\n')
+    .filter((line) => line.includes(':'));
 }

@@ -1,0 +1,47 @@
+/**
+ * What an engine is: it makes images of sessions and sessions of images. Two exist by design: `user` (here, no
+ * module, no root for one's own sessions) and `kmod`. Either restarts what the other dumped.
+ */
+import type { Sink } from '../stream/sink.ts';
+
+/** What to dump. */
+export interface DumpTarget {
+  /** Name that goes into the image. */
+  name: string;
+  /** Host pids of the session's topmost processes. */
+  roots: readonly number[];
+  /** Host pid of pod-init, which is not part of the image. */
+  init?: number;
+  /** The session has a root directory of its own. */
+  rooted: boolean;
+}
+
+/** A session stopped by dump(): its image is written, its fate is open. */
+export interface StoppedSession {
+  imageId: string;
+  /** What restart will not bring back, a sentence each. */
+  losses: readonly string[];
+  /** Let it go on. */
+  thaw(): void;
+  /** End it: every process of it is killed. */
+  kill(): void;
+}
+
+export interface DumpOptions {
+  /** Program and version for HELLO. */
+  producer: string;
+  /** Called when everything but the memory is known, before the first byte is written. */
+  onReady?: (totals: { memoryBytes: number; processes: number; threads: number }) => void;
+  /** Called with the memory bytes read so far. */
+  onProgress?: (memoryBytes: number) => void;
+}
+
+export interface Engine {
+  readonly name: 'user' | 'kmod';
+  /**
+   * Stop the session and write its image into `sink`, END included; sink.end() is left to the caller, as is the
+   * session, which stays stopped. On failure the session goes on and PodError says why; exit 11 (an object that
+   * cannot be saved) is thrown before the first byte is written.
+   */
+  dump(target: DumpTarget, options: DumpOptions, sink: Sink): StoppedSession;
+}

@@ -1,0 +1,129 @@
+/** Descriptor tables and the open file descriptions behind them. */
+import { fstatSync } from 'node:fs';
+import { native } from '../../../native/index.ts';
+import { PodError } from '../../stream/error.ts';
+import { F, O, SYS } from './abi.ts';
+import type { DumpContext, OpenFile, OutRecord } from './objects/file-object.ts';
+import { fileObjects } from './objects/index.ts';
+import { closeLocal, control } from './objects/local-calls.ts';
+import { describeProcess, listDescriptors, readDescriptorLink, readKeyedLines } from './proc.ts';
+import type { SessionView } from './session-view.ts';
+import { SharedFiles } from './sharing.ts';
+
+export interface CollectedFiles {
+  /** Object records in dependency order, then the descriptor tables. */
+  records: OutRecord[];
+  /** Close our duplicates. */
+  release(): void;
+}
+
+/** A descriptor table of the session: its id, and a host pid that has it. */
+export interface TableOwner {
+  id: number;
+  pid: number;
+}
+
+const entriesAFrame = 2048;
+
+export function collectFiles(view: SessionView, tables: readonly TableOwner[]): CollectedFiles {
+  const shared = new SharedFiles<OpenFile>();
+  const files: OpenFile[] = [];
+  const byDescriptor = new Map<string, OpenFile>();
+  const tableRecords: OutRecord[] = [];
+  const release = () => {
+    for (const file of files) closeLocal(file.local);
+    files.length = 0;
+  };
+
+  try {
+    for (const table of tables) {
+      const pidfd = Number(native().syscall(SYS.pidfd_open, table.pid, 0));
+      const entries: { fd: number; file: number; closeOnExec?: boolean }[] = [];
+      try {
+        for (const fd of listDescriptors(table.pid)) {
+          const local = Number(native().syscall(SYS.pidfd_getfd, pidfd, fd, 0));
+          const { value: file, first } = shared.find(local, () => openFile(files.length, table.pid, fd, local));
+          if (first) files.push(file);
+          else closeLocal(local);
+          file.holders.push({ pid: table.pid, fd });
+          byDescriptor.set(`${table.pid}:${fd}`, file);
+          const closeOnExec = hasCloseOnExec(table.pid, fd);
+          entries.push({ fd, file: file.id, ...(closeOnExec ? { closeOnExec } : {}) });
+        }
+      } finally {
+        closeLocal(pidfd);
+      }
+      // An empty table is a table too.
+      for (let at = 0; at === 0 || at < entries.length; at += entriesAFrame) {
+        tableRecords.push({ name: 'fd-table', meta: { id: table.id, entries: entries.slice(at, at + entriesAFrame) } });
+      }
+    }
+    const records = dumpObjects(view, files, byDescriptor);
+    return { records: [...records, ...tableRecords], release };
+  } catch (cause) {
+    release();
+    throw cause;
+  }
+}
+
+function openFile(id: number, pid: number, fd: number, local: number): OpenFile {
+  const infoLines = readKeyedLines(`/proc/${pid}/fdinfo/${fd}`);
+  return {
+    id,
+    pid,
+    fd,
+    holders: [],
+    local,
+    link: readDescriptorLink(pid, fd),
+    stat: fstatSync(local, { bigint: true }),
+    flags: control(local, F.getfl) & ~O.largefile,
+    info: new Map(infoLines.map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim().split(/\s+/)])),
+    infoLines,
+  };
+}
+
+/** FD_CLOEXEC belongs to the number, not to the file: fdinfo shows it as O_CLOEXEC in the octal flags. */
+function hasCloseOnExec(pid: number, fd: number): boolean {
+  const flags = readKeyedLines(`/proc/${pid}/fdinfo/${fd}`).find((line) => line.startsWith('flags:'));
+  return (Number.parseInt(flags?.slice(6).trim() ?? '0', 8) & O.cloexec) !== 0;
+}
+
+function dumpObjects(view: SessionView, files: readonly OpenFile[], byDescriptor: ReadonlyMap<string, OpenFile>): OutRecord[] {
+  let nextId = files.length;
+  const memory = new Map<string, unknown>();
+  const context: DumpContext = {
+    files,
+    fileAt: (pid, fd) => byDescriptor.get(`${pid}:${fd}`),
+    newFileId: () => nextId++,
+    innerPid: (pid) => view.innerPid(pid),
+    once<Value>(key: string, make: () => Value): Value {
+      if (!memory.has(key)) memory.set(key, make());
+      return memory.get(key) as Value;
+    },
+    within: (pid, body) => view.within(pid, body),
+    loss: (sentence) => view.losses.push(sentence),
+    refuse(file, why, hint) {
+      throw new PodError('cannot-checkpoint', `${describeProcess(file.pid)}, descriptor ${file.fd} (${file.link}): ${why}`, hint);
+    },
+  };
+  // An object may name others (an epoll set its targets), so each kind is written in the order of the list, and
+  // the list has those that name others behind those they name.
+  const records: OutRecord[] = [];
+  const left = new Set(files);
+  for (const object of fileObjects) {
+    for (const file of left) {
+      if (!object.matches(file)) continue;
+      left.delete(file);
+      refuseCommon(file, context);
+      records.push(...object.dump(file, context));
+    }
+  }
+  for (const file of left) context.refuse(file, 'this kind of object is not handled');
+  return records;
+}
+
+/** What any descriptor may carry and no object handles yet. */
+function refuseCommon(file: OpenFile, context: DumpContext): void {
+  if (file.info.has('lock')) context.refuse(file, 'it holds a file lock, which is not handled yet', 'let the program release the lock first');
+  if ((file.flags & O.async) !== 0) context.refuse(file, 'it sends signals at input (O_ASYNC), which is not handled yet');
+}

@@ -1,0 +1,292 @@
+/** Processes and threads: what /proc tells, what ptrace tells, and what only the task itself can be asked. */
+import { readFileSync, readlinkSync } from 'node:fs';
+import { native } from '../../../native/index.ts';
+import type { Records } from '../../image/record.ts';
+import { PodError } from '../../stream/error.ts';
+import { PR, REG, registerWords, SYS } from './abi.ts';
+import { type AskedMemory, askMemory } from './collect-memory.ts';
+import { interruptedCall } from './interrupted-call.ts';
+import { describeProcess, inner, readStat, readStatus, type Status, statField } from './proc.ts';
+import type { Remote } from './remote.ts';
+import type { SessionProcess, SessionThread, SessionView } from './session-view.ts';
+
+type Process = Records['process'];
+type Thread = Records['thread'];
+type Credentials = Thread['credentials'];
+type Timer = NonNullable<Process['timers']>[number];
+
+export interface AskedProcess {
+  memory: AskedMemory;
+  handlers: Records['handlers']['actions'];
+  process: Pick<Process, 'itimers' | 'timers' | 'childSubreaper'>;
+}
+
+const longSize = 8;
+const kernelSigaction = 32;
+
+/** Signals in a hexadecimal mask of /proc/PID/status. */
+function signalsOf(status: Status, ...keys: string[]): number[] {
+  const mask = keys.reduce((sum, key) => sum | BigInt(`0x${status.get(key)?.[0] ?? '0'}`), 0n);
+  return Array.from({ length: 64 }, (_none, index) => index + 1).filter((signal) => (mask >> BigInt(signal - 1)) & 1n);
+}
+
+/** Everything that belongs to the process as a whole and that nobody else knows. */
+export function askProcess(view: SessionView, process: SessionProcess): AskedProcess {
+  return view.within(process.pid, (remote) => ({
+    memory: askMemory(remote),
+    handlers: askHandlers(remote, signalsOf(process.threads[0]!.status, 'SigCgt', 'SigIgn')),
+    process: { ...askTimers(remote, process), ...askSubreaper(remote) },
+  }));
+}
+
+function askHandlers(remote: Remote, signals: readonly number[]): Records['handlers']['actions'] {
+  remote.reset();
+  const address = remote.reserve(kernelSigaction * 64);
+  remote.run(
+    signals.map((signal, index) => [SYS.rt_sigaction, signal, 0, address + BigInt(index * kernelSigaction), longSize]),
+  );
+  const bytes = remote.read(address, kernelSigaction * 64);
+  const view = new DataView(bytes.buffer);
+  return signals.map((signal, index) => {
+    const word = (place: number) => view.getBigUint64(index * kernelSigaction + 8 * place, true);
+    return { signal, handler: word(0), flags: word(1), restorer: word(2), mask: word(3) };
+  });
+}
+
+const nsOf = (seconds: bigint, rest: bigint) => seconds * 1_000_000_000n + rest;
+
+function askTimers(remote: Remote, process: SessionProcess): Pick<Process, 'itimers' | 'timers'> {
+  remote.reset();
+  const address = remote.reserve(3 * 32);
+  remote.run([0, 1, 2].map((which) => [SYS.getitimer, which, address + BigInt(32 * which)]));
+  const view = new DataView(remote.read(address, 96).buffer);
+  // struct itimerval: interval, then value, in microseconds.
+  const time = (at: number) => nsOf(view.getBigInt64(at, true), view.getBigInt64(at + 8, true) * 1000n);
+  const itimers = [0, 1, 2]
+    .map((which) => ({ which, intervalNs: time(32 * which), valueNs: time(32 * which + 16) }))
+    .filter((timer) => timer.valueNs !== 0n || timer.intervalNs !== 0n);
+  const timers = askPosixTimers(remote, process);
+  return { ...(itimers.length > 0 ? { itimers } : {}), ...(timers.length > 0 ? { timers } : {}) };
+}
+
+/** /proc/PID/timers: blocks of `ID:`, `signal: N/value`, `notify: how/pid.N`, `ClockID:`. */
+function askPosixTimers(remote: Remote, process: SessionProcess): Timer[] {
+  const text = readFileSync(`/proc/${process.pid}/timers`, 'latin1');
+  const timers: Timer[] = [];
+  for (const block of text.split(/^ID:/m).slice(1)) {
+    const id = Number.parseInt(block, 10);
+    const signal = /signal: (-?\d+)\/([0-9a-f]+)/.exec(block);
+    const notify = /notify: (\w+)\/(\w+)\.(\d+)/.exec(block);
+    const clock = /ClockID: (-?\d+)/.exec(block);
+    if (!signal || !notify || !clock) throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)}: timer ${id} is of an unknown kind`);
+    remote.reset();
+    const address = remote.reserve(32);
+    const [result, overrun] = remote.run([
+      [SYS.timer_gettime, id, address],
+      [SYS.timer_getoverrun, id],
+    ]);
+    if (result! < 0n) throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)}: timer ${id} cannot be read`);
+    const view = new DataView(remote.read(address, 32).buffer);
+    const how = { signal: 0, none: 1, thread: 2 }[notify[1]!] ?? 0;
+    const target = notify[2] === 'tid';
+    const tid = process.threads.find((thread) => thread.tid === Number(notify[3]))?.innerTid;
+    timers.push({
+      id,
+      clock: Number(clock[1]),
+      notify: how | (target ? 4 : 0),
+      signal: Number(signal[1]),
+      value: BigInt(`0x${signal[2]}`),
+      intervalNs: nsOf(view.getBigInt64(0, true), view.getBigInt64(8, true)),
+      valueNs: nsOf(view.getBigInt64(16, true), view.getBigInt64(24, true)),
+      overrun: Math.max(0, Number(overrun)),
+      ...(target && tid !== undefined ? { tid } : {}),
+    });
+  }
+  return timers.sort((a, b) => a.id - b.id);
+}
+
+function askSubreaper(remote: Remote): { childSubreaper?: boolean } {
+  remote.reset();
+  const address = remote.reserve(8);
+  remote.run([[SYS.prctl, PR.getChildSubreaper, address, 0, 0, 0]]);
+  return new DataView(remote.read(address, 8).buffer).getInt32(0, true) === 1 ? { childSubreaper: true } : {};
+}
+
+/** /proc/PID/limits, whose lines stand in the order of the kernel's numbers. */
+function readLimits(pid: number): Process['limits'] {
+  const value = (text: string) => (text === 'unlimited' ? 0xffffffffffffffffn : BigInt(text));
+  return readFileSync(`/proc/${pid}/limits`, 'latin1')
+    .trim()
+    .split('\n')
+    .slice(1)
+    .map((line) => {
+      const [soft, hard] = line.slice(26).trim().split(/\s+/);
+      return { soft: value(soft!), hard: value(hard!) };
+    });
+}
+
+const readNumber = (path: string, radix = 10) => Number.parseInt(readFileSync(path, 'latin1'), radix);
+
+/** The process's record; ids name what was collected before. */
+export function processRecord(
+  process: SessionProcess,
+  ids: Pick<Process, 'mm' | 'files' | 'fs' | 'handlers'>,
+  asked: AskedProcess,
+): Process {
+  const { pid } = process;
+  const pending = native().peekSignals(process.threads[0]!.tid, true);
+  return {
+    pid: process.innerPid,
+    ...ids,
+    limits: readLimits(pid),
+    personality: readNumber(`/proc/${pid}/personality`, 16),
+    ...(pending.length > 0 ? { pending } : {}),
+    ...asked.process,
+    oomScoreAdjust: readNumber(`/proc/${pid}/oom_score_adj`),
+    coredumpFilter: readNumber(`/proc/${pid}/coredump_filter`, 16),
+  };
+}
+
+/** A thread's record and its extended registers. */
+export function threadRecord(view: SessionView, process: SessionProcess, thread: SessionThread): { meta: Thread; data: Uint8Array } {
+  const status = readStatus(process.pid, thread.tid);
+  refuseThread(process, thread, status);
+  const asked = view.within(process.pid, askThread, thread);
+  const pending = native().peekSignals(thread.tid, false);
+  const rseq = native().getRseq(thread.tid);
+  const robustList = readRobustList(thread.tid);
+  const { fields } = readStat(process.pid, thread.tid);
+  const call = interruptedCall(thread.state.registers);
+  const meta: Thread = {
+    pid: process.innerPid,
+    tid: thread.innerTid,
+    comm: readFileSync(`/proc/${process.pid}/task/${thread.tid}/comm`, 'utf8').replace(/\n$/, ''),
+    registers: thread.state.resumable,
+    signalMask: thread.state.mask,
+    credentials: { ...readCredentials(status), securebits: asked.securebits },
+    scheduling: readScheduling(thread.tid, Number(statField(fields, 19)), asked.timerSlackNs),
+    ...(pending.length > 0 ? { pending } : {}),
+    ...(asked.alternateStack ? { alternateStack: asked.alternateStack } : {}),
+    ...(robustList ? { robustList } : {}),
+    ...(asked.clearChildTid === 0n ? {} : { clearChildTid: asked.clearChildTid }),
+    ...(rseq ? { rseq } : {}),
+    ...(asked.parentDeathSignal === 0 ? {} : { parentDeathSignal: asked.parentDeathSignal }),
+    ...(call ? { systemCall: call } : {}),
+  };
+  return { meta, data: thread.state.extended };
+}
+
+function refuseThread(process: SessionProcess, thread: SessionThread, status: Status): void {
+  const words = registerWords(thread.state.registers);
+  if (words[REG.cs] !== 0x33n) throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)} runs 32-bit code, which this engine does not handle`);
+  const seccomp = status.get('Seccomp')?.[0] ?? '0';
+  if (seccomp !== '0') {
+    throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)} has a seccomp filter, which is not handled yet`, 'start the program without its sandbox');
+  }
+}
+
+interface AskedThread {
+  alternateStack: Thread['alternateStack'];
+  clearChildTid: bigint;
+  parentDeathSignal: number;
+  securebits: number;
+  timerSlackNs: bigint;
+}
+
+const SS_DISABLE = 2;
+
+function askThread(remote: Remote): AskedThread {
+  remote.reset();
+  const stack = remote.reserve(24);
+  const tid = remote.reserve(8);
+  const death = remote.reserve(8);
+  const [, , , securebits, slack] = remote.run([
+    [SYS.sigaltstack, 0, stack],
+    [SYS.prctl, PR.getTidAddress, tid, 0, 0, 0],
+    [SYS.prctl, PR.getPdeathsig, death, 0, 0, 0],
+    [SYS.prctl, PR.getSecurebits, 0, 0, 0, 0],
+    [SYS.prctl, PR.getTimerslack, 0, 0, 0, 0],
+  ]);
+  const view = new DataView(remote.read(stack, Number(death - stack) + 8).buffer);
+  const flags = view.getUint32(8, true);
+  return {
+    // Whether the thread is on it shows in its stack pointer, not here: we asked from elsewhere.
+    alternateStack: flags & SS_DISABLE ? undefined : { address: view.getBigUint64(0, true), size: view.getBigUint64(16, true), flags: flags & ~1 },
+    clearChildTid: view.getBigUint64(Number(tid - stack), true),
+    parentDeathSignal: view.getInt32(Number(death - stack), true),
+    securebits: Number(securebits),
+    timerSlackNs: slack!,
+  };
+}
+
+function readRobustList(tid: number): Thread['robustList'] {
+  const pair = new BigUint64Array(2);
+  const bytes = new Uint8Array(pair.buffer);
+  native().syscall(SYS.get_robust_list, tid, bytes.subarray(0, 8), bytes.subarray(8));
+  return pair[0] === 0n ? undefined : { head: pair[0]!, length: pair[1]! };
+}
+
+function readCredentials(status: Status): Omit<Credentials, 'securebits'> {
+  const numbers = (key: string) => (status.get(key) ?? []).filter((word) => word !== '').map(Number);
+  const set = (key: string) => BigInt(`0x${status.get(key)?.[0] ?? '0'}`);
+  return {
+    uids: numbers('Uid'),
+    gids: numbers('Gid'),
+    groups: numbers('Groups'),
+    inheritable: set('CapInh'),
+    permitted: set('CapPrm'),
+    effective: set('CapEff'),
+    bounding: set('CapBnd'),
+    ambient: set('CapAmb'),
+    noNewPrivs: status.get('NoNewPrivs')?.[0] === '1',
+  };
+}
+
+function readScheduling(tid: number, nice: number, timerSlackNs: bigint): Thread['scheduling'] {
+  const addon = native();
+  const parameter = new Uint8Array(4);
+  const policy = Number(addon.syscall(SYS.sched_getscheduler, tid)) & 7;
+  addon.syscall(SYS.sched_getparam, tid, parameter);
+  const affinity = new Uint8Array(1024);
+  const length = Number(addon.syscall(SYS.sched_getaffinity, tid, affinity.length, affinity));
+  return {
+    policy,
+    nice,
+    priority: new DataView(parameter.buffer).getInt32(0, true),
+    affinity: affinity.slice(0, length),
+    ioprio: Number(addon.syscall(SYS.ioprio_get, 1, tid)),
+    timerSlackNs,
+  };
+}
+
+/** Root, working directory, umask. */
+export function fsRecord(id: number, process: SessionProcess, status: Status): Records['fs'] {
+  const cwd = readlinkSync(`/proc/${process.pid}/cwd`);
+  if (cwd.endsWith(' (deleted)')) {
+    throw new PodError('cannot-checkpoint', `the working directory of ${describeProcess(process.pid)} was removed (${cwd})`, 'let it change to another directory first');
+  }
+  return { id, cwd, root: readlinkSync(`/proc/${process.pid}/root`), umask: Number.parseInt(status.get('Umask')?.[0] ?? '022', 8) };
+}
+
+/** A line of the tree. `outside`: whether a group or session id belongs to a process that is not of the session. */
+export function treeEntry(
+  view: SessionView,
+  process: SessionProcess,
+  outside: (id: number) => boolean,
+): Records['tree']['processes'][number] {
+  const { comm, fields } = readStat(process.pid);
+  const status = readStatus(process.pid);
+  const keep = (id: number) => (outside(id) ? 0 : id);
+  const stopSignal = process.threads[0]?.stopSignal ?? 0;
+  return {
+    pid: process.innerPid,
+    ppid: view.innerPid(process.parent),
+    pgid: keep(process.zombie ? Number(statField(fields, 5)) : inner(status, 'NSpgid')),
+    sid: keep(process.zombie ? Number(statField(fields, 6)) : inner(status, 'NSsid')),
+    state: process.zombie ? 'zombie' : stopSignal ? 'stopped' : 'alive',
+    comm: comm.slice(0, 16),
+    exitSignal: Number(statField(fields, 38)),
+    ...(process.zombie ? { status: Number(statField(fields, 52)) } : {}),
+    ...(stopSignal ? { stopSignal } : {}),
+  };
+}

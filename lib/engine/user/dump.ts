@@ -1,0 +1,270 @@
+/**
+ * The dump of a session, in the order in which nothing can be lost: stop it; learn everything that is not memory,
+ * refusing what cannot be saved before the first byte; write that, then the memory; END. The session stays stopped
+ * until the caller decides.
+ */
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { arch, release } from 'node:os';
+import { native } from '../../../native/index.ts';
+import type { Records } from '../../image/record.ts';
+import { PodError } from '../../stream/error.ts';
+import { maxData } from '../../stream/frame.ts';
+import { greaseKinds, kinds } from '../../stream/kind.ts';
+import type { Sink } from '../../stream/sink.ts';
+import { StreamWriter } from '../../stream/stream-writer.ts';
+import type { DumpOptions, DumpTarget, StoppedSession } from '../engine.ts';
+import { pageSize } from './abi.ts';
+import { collectFiles } from './collect-files.ts';
+import { MemoryCollector, type PageSource } from './collect-memory.ts';
+import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
+import { Freezer } from './freeze.ts';
+import type { OutRecord } from './objects/file-object.ts';
+import { describeProcess } from './proc.ts';
+import type { Remote } from './remote.ts';
+import { SessionView } from './session-view.ts';
+import { SharedObjects, shares } from './sharing.ts';
+import { countPages, writePages } from './write-pages.ts';
+
+const treeEntriesAFrame = 256;
+
+export function dump(target: DumpTarget, options: DumpOptions, sink: Sink): StoppedSession {
+  if (arch() !== 'x64') throw new PodError('cannot-checkpoint', `this engine handles x86_64, not ${arch()}`);
+  const freezer = new Freezer({ suspendSeccomp: false });
+  const writer = new StreamWriter(sink);
+  try {
+    const frozen = freezer.freeze(target.roots);
+    if (frozen.every((process) => process.zombie)) throw new PodError('cannot-checkpoint', `${target.name} has no running process`);
+    const view = new SessionView(frozen);
+    let collected: Collected;
+    try {
+      collected = collect(target, view);
+    } finally {
+      view.finish();
+    }
+    const imageId = write(collected, target, view, options, writer);
+    return {
+      imageId,
+      losses: view.losses,
+      thaw: () => freezer.thaw(),
+      kill: () => {
+        for (const process of frozen) {
+          if (!process.zombie) killProcess(process.pid);
+        }
+        freezer.thaw();
+      },
+    };
+  } catch (cause) {
+    freezer.thaw();
+    if (!writer.untouched && !writer.finished) writeError(writer, cause);
+    throw cause;
+  }
+}
+
+function killProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ESRCH') throw cause;
+  }
+}
+
+/** The reader learns what went wrong, if it is still there. */
+function writeError(writer: StreamWriter, cause: unknown): void {
+  try {
+    writer.error('pod-dump', PodError.from(cause));
+  } catch {
+    // It is not; the first cause is what matters.
+  }
+}
+
+interface Collected {
+  names: { hostname: string; domainname: string };
+  tree: Records['tree']['processes'];
+  records: OutRecord[];
+  pages: PageSource[];
+}
+
+function collect(target: DumpTarget, view: SessionView): Collected {
+  refuseMixedNamespaces(view);
+  const sharing = { vm: new SharedObjects('vm'), files: new SharedObjects('files'), fs: new SharedObjects('fs'), sighand: new SharedObjects('sighand') };
+  const mmOwners = new Map<number, number>();
+  const ids = new Map<number, { mm: number; files: number; fs: number; handlers: number; firsts: Set<string> }>();
+  for (const process of view.alive) {
+    const vm = sharing.vm.find(process.pid);
+    const files = sharing.files.find(process.pid);
+    const fs = sharing.fs.find(process.pid);
+    const sighand = sharing.sighand.find(process.pid);
+    if (vm.first) mmOwners.set(vm.id, process.pid);
+    view.shareMemory(process.pid, mmOwners.get(vm.id)!);
+    const firsts = new Set(Object.entries({ vm, files, fs, sighand }).filter(([, found]) => found.first).map(([name]) => name));
+    ids.set(process.pid, { mm: vm.id, files: files.id, fs: fs.id, handlers: sighand.id, firsts });
+    refuseSplitThreads(process.pid, process.threads.map((thread) => thread.tid));
+  }
+
+  const tables = view.alive.filter((process) => ids.get(process.pid)!.firsts.has('files')).map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
+  const files = collectFiles(view, tables);
+  files.release();
+  const memory = new MemoryCollector(view);
+  const shared: OutRecord[] = [];
+  const tasks: OutRecord[] = [];
+  const spaces: { id: number; pid: number; asked: ReturnType<typeof askProcess>['memory'] }[] = [];
+  for (const process of view.alive) {
+    const { firsts, ...own } = ids.get(process.pid)!;
+    const asked = askProcess(view, process);
+    if (firsts.has('vm')) spaces.push({ id: own.mm, pid: process.pid, asked: asked.memory });
+    if (firsts.has('fs')) shared.push({ name: 'fs', meta: fsRecord(own.fs, process, process.threads[0]!.status) });
+    if (firsts.has('sighand')) shared.push({ name: 'handlers', meta: { id: own.handlers, actions: asked.handlers } });
+    tasks.push({ name: 'process', meta: processRecord(process, own, asked) });
+    for (const thread of process.threads) {
+      const { meta, data } = threadRecord(view, process, thread);
+      tasks.push({ name: 'thread', meta, data });
+    }
+  }
+  const names = view.within(view.alive[0]!.pid, askNames);
+  // From here on the session is asked nothing more; the areas are those without our scratch.
+  view.finish();
+  for (const space of spaces) memory.add(space.id, space.pid, space.asked);
+  const { records, pages } = memory.finish();
+  const tree = view.processes.map((process) => treeEntry(view, process, outsideOf(target, view)));
+  return { names, tree, records: [...records, ...files.records, ...shared, ...tasks], pages };
+}
+
+/** Whether a group or session id names a process that lives outside the session. */
+function outsideOf(target: DumpTarget, view: SessionView): (id: number) => boolean {
+  const inside = new Set(view.processes.map((process) => process.innerPid));
+  // In a pod every id is the pod's own, its leader alive or not; id 0 is outside, and 1 is pod-init.
+  if (target.init !== undefined) return (id) => id <= 1;
+  return (id) => id === 0 || (!inside.has(id) && existsSync(`/proc/${id}`));
+}
+
+const namespaces = ['mnt', 'ipc', 'uts', 'net', 'user', 'pid', 'cgroup', 'time'] as const;
+
+function refuseMixedNamespaces(view: SessionView): void {
+  const [first, ...others] = view.alive;
+  if (!first) return;
+  for (const name of namespaces) {
+    if (!existsSync(`/proc/${first.pid}/ns/${name}`)) continue;
+    const expected = readlinkSync(`/proc/${first.pid}/ns/${name}`);
+    for (const process of others) {
+      if (readlinkSync(`/proc/${process.pid}/ns/${name}`) !== expected) {
+        throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)} has a ${name} namespace of its own, which is not handled yet`);
+      }
+    }
+  }
+}
+
+function refuseSplitThreads(pid: number, tids: readonly number[]): void {
+  const [leader, ...others] = tids;
+  for (const tid of others) {
+    if (!shares(leader!, tid, 'files')) throw new PodError('cannot-checkpoint', `thread ${tid} of ${describeProcess(pid)} has a descriptor table of its own, which is not handled yet`);
+    if (!shares(leader!, tid, 'fs')) throw new PodError('cannot-checkpoint', `thread ${tid} of ${describeProcess(pid)} has a working directory of its own, which is not handled yet`);
+  }
+}
+
+function write(collected: Collected, target: DumpTarget, view: SessionView, options: DumpOptions, writer: StreamWriter): string {
+  const sources = countPages(collected.pages);
+  const memoryBytes = sources.reduce((sum, { ranges }) => sum + totalOf(ranges), 0);
+  options.onReady?.({
+    memoryBytes,
+    processes: view.processes.length,
+    threads: view.processes.reduce((sum, process) => sum + process.threads.length, 0),
+  });
+  const imageId = randomBytes(16).toString('hex');
+  writer.record(kinds.hello, hello(target, view, options, collected.records, imageId));
+  writer.record(kinds.pod, podRecord(target, view, collected.names));
+  for (let at = 0; at < collected.tree.length; at += treeEntriesAFrame) {
+    writer.record(kinds.tree, { processes: collected.tree.slice(at, at + treeEntriesAFrame) });
+  }
+  writeGrease(writer);
+  for (const { name, meta, data } of collected.records) writer.record(kinds[name as keyof typeof kinds], meta, data);
+  const buffer = new Uint8Array(maxData);
+  let done = 0;
+  for (const { source, ranges } of sources) {
+    writePages(writer, source, ranges, buffer, (bytes) => {
+      done += bytes;
+      options.onProgress?.(done);
+    });
+  }
+  writer.end();
+  return imageId;
+}
+
+function totalOf(ranges: BigUint64Array): number {
+  let sum = 0n;
+  for (let index = 0; index < ranges.length; index += 2) sum += ranges[index + 1]! - ranges[index]!;
+  return Number(sum);
+}
+
+/** A frame that means nothing, so that no reader learns to reject what it does not know. */
+function writeGrease(writer: StreamWriter): void {
+  const [dice, ...noise] = randomBytes(8);
+  const kind = greaseKinds.first + (dice! % (greaseKinds.last - greaseKinds.first + 1));
+  writer.record(kind, { grease: Uint8Array.from(noise) }, undefined, 0);
+}
+
+/** Kernel features by the objects that need them. */
+const needs: Partial<Record<keyof Records, string>> = { epoll: 'epoll', eventfd: 'eventfd', timerfd: 'timerfd', signalfd: 'signalfd', inotify: 'inotify' };
+
+function hello(target: DumpTarget, view: SessionView, options: DumpOptions, records: readonly OutRecord[], imageId: string): Records['hello'] {
+  const requires = new Set<string>();
+  for (const { name, meta } of records) {
+    const feature = needs[name];
+    if (feature) requires.add(feature);
+    if (name === 'process' && (meta as Records['process']).timers) requires.add('posix-timers');
+    if (name === 'thread' && (meta as Records['thread']).robustList) requires.add('futex-lists');
+    if (name === 'thread' && (meta as Records['thread']).rseq) requires.add('rseq');
+  }
+  return {
+    producer: options.producer,
+    engine: 'user',
+    kernel: release(),
+    semantics: '2.6',
+    arch: 'x86_64',
+    pageSize,
+    cpuFeatures: cpuFeatures(),
+    clocks: { realtimeNs: clock(0), monotonicNs: clock(1), boottimeNs: clock(7) },
+    pod: target.name,
+    imageId,
+    requires: [...requires].sort(),
+    history: [],
+    ...(view.losses.length > 0 ? { losses: view.losses } : {}),
+  };
+}
+
+export function cpuFeatures(): string[] {
+  const line = readFileSync('/proc/cpuinfo', 'latin1').split('\n').find((each) => each.startsWith('flags'));
+  return (line ?? '').slice((line ?? '').indexOf(':') + 1).trim().split(/\s+/);
+}
+
+const clock_gettime = 228;
+const uname = 63;
+
+function clock(id: number): bigint {
+  const bytes = new Uint8Array(16);
+  native().syscall(clock_gettime, id, bytes);
+  const view = new DataView(bytes.buffer);
+  return view.getBigInt64(0, true) * 1_000_000_000n + view.getBigInt64(8, true);
+}
+
+function podRecord(target: DumpTarget, view: SessionView, names: Collected['names']): Records['pod'] {
+  const first = view.alive[0]!;
+  return {
+    name: target.name,
+    ...names,
+    root: readlinkSync(`/proc/${first.pid}/root`),
+    rooted: target.rooted,
+    init: target.init !== undefined,
+  };
+}
+
+/** uname(2) as the session sees it: six fields of 65 bytes. */
+function askNames(remote: Remote): { hostname: string; domainname: string } {
+  remote.reset();
+  const address = remote.reserve(6 * 65);
+  remote.call('uname', uname, address);
+  const bytes = Buffer.from(remote.read(address, 6 * 65));
+  const field = (index: number) => bytes.toString('utf8', index * 65, bytes.indexOf(0, index * 65));
+  return { hostname: field(1), domainname: field(5) };
+}
+
