@@ -42,7 +42,9 @@ export function collectFiles(view: SessionView, tables: readonly TableOwner[]): 
       try {
         for (const fd of listDescriptors(table.pid)) {
           const local = Number(native().syscall(SYS.pidfd_getfd, pidfd, fd, 0));
-          const { value: file, first } = shared.find(local, () => openFile(files.length, table.pid, fd, local));
+          const { value: file, first } = shared.find(local, () =>
+            openFile(files.length, table.pid, fd, local),
+          );
           if (first) files.push(file);
           else closeLocal(local);
           file.holders.push({ pid: table.pid, fd });
@@ -55,7 +57,10 @@ export function collectFiles(view: SessionView, tables: readonly TableOwner[]): 
       }
       // An empty table is a table too.
       for (let at = 0; at === 0 || at < entries.length; at += entriesAFrame) {
-        tableRecords.push({ name: 'fd-table', meta: { id: table.id, entries: entries.slice(at, at + entriesAFrame) } });
+        tableRecords.push({
+          name: 'fd-table',
+          meta: { id: table.id, entries: entries.slice(at, at + entriesAFrame) },
+        });
       }
     }
     const records = dumpObjects(view, files, byDescriptor);
@@ -77,7 +82,15 @@ function openFile(id: number, pid: number, fd: number, local: number): OpenFile 
     link: readDescriptorLink(pid, fd),
     stat: fstatSync(local, { bigint: true }),
     flags: control(local, F.getfl) & ~O.largefile,
-    info: new Map(infoLines.map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim().split(/\s+/)])),
+    info: new Map(
+      infoLines.map((line) => [
+        line.slice(0, line.indexOf(':')),
+        line
+          .slice(line.indexOf(':') + 1)
+          .trim()
+          .split(/\s+/),
+      ]),
+    ),
     infoLines,
   };
 }
@@ -88,7 +101,11 @@ function hasCloseOnExec(pid: number, fd: number): boolean {
   return (Number.parseInt(flags?.slice(6).trim() ?? '0', 8) & O.cloexec) !== 0;
 }
 
-function dumpObjects(view: SessionView, files: readonly OpenFile[], byDescriptor: ReadonlyMap<string, OpenFile>): OutRecord[] {
+function dumpObjects(
+  view: SessionView,
+  files: readonly OpenFile[],
+  byDescriptor: ReadonlyMap<string, OpenFile>,
+): OutRecord[] {
   let nextId = files.length;
   const memory = new Map<string, unknown>();
   const context: DumpContext = {
@@ -103,7 +120,11 @@ function dumpObjects(view: SessionView, files: readonly OpenFile[], byDescriptor
     within: (pid, body) => view.within(pid, body),
     loss: (sentence) => view.losses.push(sentence),
     refuse(file, why, hint) {
-      throw new PodError('cannot-checkpoint', `${describeProcess(file.pid)}, descriptor ${file.fd} (${file.link}): ${why}`, hint);
+      throw new PodError(
+        'cannot-checkpoint',
+        `${describeProcess(file.pid)}, descriptor ${file.fd} (${file.link}): ${why}`,
+        hint,
+      );
     },
   };
   // An object may name others (an epoll set its targets), so each kind is written in the order of the list, and
@@ -124,6 +145,12 @@ function dumpObjects(view: SessionView, files: readonly OpenFile[], byDescriptor
 
 /** What any descriptor may carry and no object handles yet. */
 function refuseCommon(file: OpenFile, context: DumpContext): void {
-  if (file.info.has('lock')) context.refuse(file, 'it holds a file lock, which is not handled yet', 'let the program release the lock first');
-  if ((file.flags & O.async) !== 0) context.refuse(file, 'it sends signals at input (O_ASYNC), which is not handled yet');
+  if (file.info.has('lock'))
+    context.refuse(
+      file,
+      'it holds a file lock, which is not handled yet',
+      'let the program release the lock first',
+    );
+  if ((file.flags & O.async) !== 0)
+    context.refuse(file, 'it sends signals at input (O_ASYNC), which is not handled yet');
 }

@@ -89,7 +89,14 @@ export class MemoryCollector {
         if (to <= from) continue;
         const start = each.start + (from - each.offset);
         // Pages another process put there need not be in this one's page table: read it whole.
-        this.#pages.push({ key: { shm: segment.id }, pid: each.pid, start, end: start + (to - from), shift: from - start, wanted: 'all' });
+        this.#pages.push({
+          key: { shm: segment.id },
+          pid: each.pid,
+          start,
+          end: start + (to - from),
+          shift: from - start,
+          wanted: 'all',
+        });
         covered = to;
       }
     }
@@ -99,7 +106,9 @@ export class MemoryCollector {
   #describe(pid: number, area: MappedArea): AreaRecord {
     const shared = area.permissions[3] === 's';
     const prot =
-      (area.permissions[0] === 'r' ? 1 : 0) | (area.permissions[1] === 'w' ? 2 : 0) | (area.permissions[2] === 'x' ? 4 : 0);
+      (area.permissions[0] === 'r' ? 1 : 0) |
+      (area.permissions[1] === 'w' ? 2 : 0) |
+      (area.permissions[2] === 'x' ? 4 : 0);
     refuseArea(pid, area);
     return {
       start: area.start,
@@ -118,9 +127,15 @@ export class MemoryCollector {
     if (shared && (path === '/dev/zero (deleted)' || path.startsWith('[anon_shmem'))) {
       return { kind: 'shm', shm: this.#segment(pid, area), offset: area.offset };
     }
-    if (shared && (path === '' || path.startsWith('[anon:'))) throw refusal(pid, area, 'shared memory without a name');
+    if (shared && (path === '' || path.startsWith('[anon:')))
+      throw refusal(pid, area, 'shared memory without a name');
     if (anonymousNames.has(path) || path.startsWith('[anon:') || path.startsWith('[stack:')) {
-      return { kind: 'anonymous', ...(path === '[stack]' ? { stack: true } : {}), ...(path === '[heap]' ? { heap: true } : {}), ...named(path) };
+      return {
+        kind: 'anonymous',
+        ...(path === '[stack]' ? { stack: true } : {}),
+        ...(path === '[heap]' ? { heap: true } : {}),
+        ...named(path),
+      };
     }
     if (!shared && path === '/dev/zero') return { kind: 'anonymous' };
     if (path.startsWith('/SYSV')) throw refusal(pid, area, 'System V shared memory is not handled yet');
@@ -129,11 +144,22 @@ export class MemoryCollector {
     if (!path.startsWith('/')) throw refusal(pid, area, 'this kind of mapping is not handled');
     const file = this.#mappedFile(pid, area);
     if (file === undefined) {
-      if (shared) throw refusal(pid, area, 'the mapped file was removed or replaced', 'restart the program that maps it');
+      if (shared)
+        throw refusal(
+          pid,
+          area,
+          'the mapped file was removed or replaced',
+          'restart the program that maps it',
+        );
       // Its bytes are only in memory now: they travel as anonymous memory, which reads the same.
       return { kind: 'anonymous' };
     }
-    return { kind: 'file', file, offset: area.offset, ...(shared ? { maxProt: area.flags.has('mw') ? 7 : 5 } : {}) };
+    return {
+      kind: 'file',
+      file,
+      offset: area.offset,
+      ...(shared ? { maxProt: area.flags.has('mw') ? 7 : 5 } : {}),
+    };
   }
 
   #mappedFile(pid: number, area: MappedArea): AreaRecord['file'] | undefined {
@@ -170,16 +196,28 @@ export class MemoryCollector {
 }
 
 function refusal(pid: number, area: MappedArea, why: string, hint?: string): PodError {
-  return new PodError('cannot-checkpoint', `${describeProcess(pid)}, memory at ${area.start.toString(16)} (${area.path || 'anonymous'}): ${why}`, hint);
+  return new PodError(
+    'cannot-checkpoint',
+    `${describeProcess(pid)}, memory at ${area.start.toString(16)} (${area.path || 'anonymous'}): ${why}`,
+    hint,
+  );
 }
 
 function refuseArea(pid: number, area: MappedArea): void {
   const kernelOwned = area.path === '[vdso]' || area.path.startsWith('[vvar');
   if (area.flags.has('ht')) throw refusal(pid, area, 'huge page memory (hugetlb) is not handled');
-  if (!kernelOwned && (area.flags.has('io') || area.flags.has('pf'))) throw refusal(pid, area, 'the memory of a device cannot go along');
-  if (area.flags.has('um') || area.flags.has('uw')) throw refusal(pid, area, 'memory under userfaultfd is not handled');
+  if (!kernelOwned && (area.flags.has('io') || area.flags.has('pf')))
+    throw refusal(pid, area, 'the memory of a device cannot go along');
+  if (area.flags.has('um') || area.flags.has('uw'))
+    throw refusal(pid, area, 'memory under userfaultfd is not handled');
   // "ss" is the shadow stack flag, "sl" mseal.
-  if (area.flags.has('ss')) throw refusal(pid, area, 'a shadow stack is not handled', 'run the program with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off');
+  if (area.flags.has('ss'))
+    throw refusal(
+      pid,
+      area,
+      'a shadow stack is not handled',
+      'run the program with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off',
+    );
   if (area.flags.has('sl') && !kernelOwned) throw refusal(pid, area, 'sealed memory (mseal) is not handled');
 }
 
@@ -213,22 +251,39 @@ function named(path: string): Partial<AreaRecord> {
 }
 
 /** prctl(PR_SET_MM_MAP)'s fields. */
-function addressSpace(id: number, pid: number, asked: AskedMemory, areas: readonly MappedArea[]): Records['mm'] {
+function addressSpace(
+  id: number,
+  pid: number,
+  asked: AskedMemory,
+  areas: readonly MappedArea[],
+): Records['mm'] {
   const { fields } = readStat(pid);
   const at = (number: number) => BigInt(statField(fields, number));
   const exe = readlinkSync(`/proc/${pid}/exe`);
   const path = `/proc/${pid}/root${exe}`;
   if (exe.endsWith(' (deleted)') || !existsSync(path)) {
-    throw new PodError('cannot-checkpoint', `the executable of ${describeProcess(pid)} (${exe}) was removed`, 'put the file back, or restart the program from the new one');
+    throw new PodError(
+      'cannot-checkpoint',
+      `the executable of ${describeProcess(pid)} (${exe}) was removed`,
+      'put the file back, or restart the program from the new one',
+    );
   }
   const status = statSync(path, { bigint: true });
   const vdso = areas.find((area) => area.path === '[vdso]');
   const vvars = areas.filter((area) => area.path.startsWith('[vvar'));
   return {
     id,
-    startCode: at(26), endCode: at(27), startStack: at(28), startData: at(45), endData: at(46), startBrk: at(47),
+    startCode: at(26),
+    endCode: at(27),
+    startStack: at(28),
+    startData: at(45),
+    endData: at(46),
+    startBrk: at(47),
     brk: asked.brk,
-    argStart: at(48), argEnd: at(49), envStart: at(50), envEnd: at(51),
+    argStart: at(48),
+    argEnd: at(49),
+    envStart: at(50),
+    envEnd: at(51),
     auxv: new Uint8Array(readFileSync(`/proc/${pid}/auxv`)),
     exe: { path: exe, size: status.size, mode: Number(status.mode), mtimeNs: status.mtimeNs },
     dumpable: asked.dumpable,

@@ -27,7 +27,9 @@ const kernelSigaction = 32;
 /** Signals in a hexadecimal mask of /proc/PID/status. */
 function signalsOf(status: Status, ...keys: string[]): number[] {
   const mask = keys.reduce((sum, key) => sum | BigInt(`0x${status.get(key)?.[0] ?? '0'}`), 0n);
-  return Array.from({ length: 64 }, (_none, index) => index + 1).filter((signal) => (mask >> BigInt(signal - 1)) & 1n);
+  return Array.from({ length: 64 }, (_none, index) => index + 1).filter(
+    (signal) => (mask >> BigInt(signal - 1)) & 1n,
+  );
 }
 
 /** Everything that belongs to the process as a whole and that nobody else knows. */
@@ -43,7 +45,13 @@ function askHandlers(remote: Remote, signals: readonly number[]): Records['handl
   remote.reset();
   const address = remote.reserve(kernelSigaction * 64);
   remote.run(
-    signals.map((signal, index) => [SYS.rt_sigaction, signal, 0, address + BigInt(index * kernelSigaction), longSize]),
+    signals.map((signal, index) => [
+      SYS.rt_sigaction,
+      signal,
+      0,
+      address + BigInt(index * kernelSigaction),
+      longSize,
+    ]),
   );
   const bytes = remote.read(address, kernelSigaction * 64);
   const view = new DataView(bytes.buffer);
@@ -78,14 +86,19 @@ function askPosixTimers(remote: Remote, process: SessionProcess): Timer[] {
     const signal = /signal: (-?\d+)\/([0-9a-f]+)/.exec(block);
     const notify = /notify: (\w+)\/(\w+)\.(\d+)/.exec(block);
     const clock = /ClockID: (-?\d+)/.exec(block);
-    if (!signal || !notify || !clock) throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)}: timer ${id} is of an unknown kind`);
+    if (!signal || !notify || !clock)
+      throw new PodError(
+        'cannot-checkpoint',
+        `${describeProcess(process.pid)}: timer ${id} is of an unknown kind`,
+      );
     remote.reset();
     const address = remote.reserve(32);
     const [result, overrun] = remote.run([
       [SYS.timer_gettime, id, address],
       [SYS.timer_getoverrun, id],
     ]);
-    if (result! < 0n) throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)}: timer ${id} cannot be read`);
+    if (result! < 0n)
+      throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)}: timer ${id} cannot be read`);
     const view = new DataView(remote.read(address, 32).buffer);
     const how = { signal: 0, none: 1, thread: 2 }[notify[1]!] ?? 0;
     const target = notify[2] === 'tid';
@@ -148,7 +161,11 @@ export function processRecord(
 }
 
 /** A thread's record and its extended registers. */
-export function threadRecord(view: SessionView, process: SessionProcess, thread: SessionThread): { meta: Thread; data: Uint8Array } {
+export function threadRecord(
+  view: SessionView,
+  process: SessionProcess,
+  thread: SessionThread,
+): { meta: Thread; data: Uint8Array } {
   const status = readStatus(process.pid, thread.tid);
   refuseThread(process, thread, status);
   const asked = view.within(process.pid, askThread, thread);
@@ -178,10 +195,18 @@ export function threadRecord(view: SessionView, process: SessionProcess, thread:
 
 function refuseThread(process: SessionProcess, thread: SessionThread, status: Status): void {
   const words = registerWords(thread.state.registers);
-  if (words[REG.cs] !== 0x33n) throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)} runs 32-bit code, which this engine does not handle`);
+  if (words[REG.cs] !== 0x33n)
+    throw new PodError(
+      'cannot-checkpoint',
+      `${describeProcess(process.pid)} runs 32-bit code, which this engine does not handle`,
+    );
   const seccomp = status.get('Seccomp')?.[0] ?? '0';
   if (seccomp !== '0') {
-    throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)} has a seccomp filter, which is not handled yet`, 'start the program without its sandbox');
+    throw new PodError(
+      'cannot-checkpoint',
+      `${describeProcess(process.pid)} has a seccomp filter, which is not handled yet`,
+      'start the program without its sandbox',
+    );
   }
 }
 
@@ -211,7 +236,10 @@ function askThread(remote: Remote): AskedThread {
   const flags = view.getUint32(8, true);
   return {
     // Whether the thread is on it shows in its stack pointer, not here: we asked from elsewhere.
-    alternateStack: flags & SS_DISABLE ? undefined : { address: view.getBigUint64(0, true), size: view.getBigUint64(16, true), flags: flags & ~1 },
+    alternateStack:
+      flags & SS_DISABLE
+        ? undefined
+        : { address: view.getBigUint64(0, true), size: view.getBigUint64(16, true), flags: flags & ~1 },
     clearChildTid: view.getBigUint64(Number(tid - stack), true),
     parentDeathSignal: view.getInt32(Number(death - stack), true),
     securebits: Number(securebits),
@@ -263,9 +291,18 @@ function readScheduling(tid: number, nice: number, timerSlackNs: bigint): Thread
 export function fsRecord(id: number, process: SessionProcess, status: Status): Records['fs'] {
   const cwd = readlinkSync(`/proc/${process.pid}/cwd`);
   if (cwd.endsWith(' (deleted)')) {
-    throw new PodError('cannot-checkpoint', `the working directory of ${describeProcess(process.pid)} was removed (${cwd})`, 'let it change to another directory first');
+    throw new PodError(
+      'cannot-checkpoint',
+      `the working directory of ${describeProcess(process.pid)} was removed (${cwd})`,
+      'let it change to another directory first',
+    );
   }
-  return { id, cwd, root: readlinkSync(`/proc/${process.pid}/root`), umask: Number.parseInt(status.get('Umask')?.[0] ?? '022', 8) };
+  return {
+    id,
+    cwd,
+    root: readlinkSync(`/proc/${process.pid}/root`),
+    umask: Number.parseInt(status.get('Umask')?.[0] ?? '022', 8),
+  };
 }
 
 /** A line of the tree. `outside`: whether a group or session id belongs to a process that is not of the session. */

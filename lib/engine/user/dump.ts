@@ -34,7 +34,8 @@ export function dump(target: DumpTarget, options: DumpOptions, sink: Sink): Stop
   const writer = new StreamWriter(sink);
   try {
     const frozen = freezer.freeze(target.roots);
-    if (frozen.every((process) => process.zombie)) throw new PodError('cannot-checkpoint', `${target.name} has no running process`);
+    if (frozen.every((process) => process.zombie))
+      throw new PodError('cannot-checkpoint', `${target.name} has no running process`);
     const view = new SessionView(frozen);
     let collected: Collected;
     try {
@@ -87,9 +88,17 @@ interface Collected {
 
 function collect(target: DumpTarget, view: SessionView): Collected {
   refuseMixedNamespaces(view);
-  const sharing = { vm: new SharedObjects('vm'), files: new SharedObjects('files'), fs: new SharedObjects('fs'), sighand: new SharedObjects('sighand') };
+  const sharing = {
+    vm: new SharedObjects('vm'),
+    files: new SharedObjects('files'),
+    fs: new SharedObjects('fs'),
+    sighand: new SharedObjects('sighand'),
+  };
   const mmOwners = new Map<number, number>();
-  const ids = new Map<number, { mm: number; files: number; fs: number; handlers: number; firsts: Set<string> }>();
+  const ids = new Map<
+    number,
+    { mm: number; files: number; fs: number; handlers: number; firsts: Set<string> }
+  >();
   for (const process of view.alive) {
     const vm = sharing.vm.find(process.pid);
     const files = sharing.files.find(process.pid);
@@ -97,12 +106,21 @@ function collect(target: DumpTarget, view: SessionView): Collected {
     const sighand = sharing.sighand.find(process.pid);
     if (vm.first) mmOwners.set(vm.id, process.pid);
     view.shareMemory(process.pid, mmOwners.get(vm.id)!);
-    const firsts = new Set(Object.entries({ vm, files, fs, sighand }).filter(([, found]) => found.first).map(([name]) => name));
+    const firsts = new Set(
+      Object.entries({ vm, files, fs, sighand })
+        .filter(([, found]) => found.first)
+        .map(([name]) => name),
+    );
     ids.set(process.pid, { mm: vm.id, files: files.id, fs: fs.id, handlers: sighand.id, firsts });
-    refuseSplitThreads(process.pid, process.threads.map((thread) => thread.tid));
+    refuseSplitThreads(
+      process.pid,
+      process.threads.map((thread) => thread.tid),
+    );
   }
 
-  const tables = view.alive.filter((process) => ids.get(process.pid)!.firsts.has('files')).map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
+  const tables = view.alive
+    .filter((process) => ids.get(process.pid)!.firsts.has('files'))
+    .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
   const files = collectFiles(view, tables);
   files.release();
   const memory = new MemoryCollector(view);
@@ -113,8 +131,10 @@ function collect(target: DumpTarget, view: SessionView): Collected {
     const { firsts, ...own } = ids.get(process.pid)!;
     const asked = askProcess(view, process);
     if (firsts.has('vm')) spaces.push({ id: own.mm, pid: process.pid, asked: asked.memory });
-    if (firsts.has('fs')) shared.push({ name: 'fs', meta: fsRecord(own.fs, process, process.threads[0]!.status) });
-    if (firsts.has('sighand')) shared.push({ name: 'handlers', meta: { id: own.handlers, actions: asked.handlers } });
+    if (firsts.has('fs'))
+      shared.push({ name: 'fs', meta: fsRecord(own.fs, process, process.threads[0]!.status) });
+    if (firsts.has('sighand'))
+      shared.push({ name: 'handlers', meta: { id: own.handlers, actions: asked.handlers } });
     tasks.push({ name: 'process', meta: processRecord(process, own, asked) });
     for (const thread of process.threads) {
       const { meta, data } = threadRecord(view, process, thread);
@@ -148,7 +168,10 @@ function refuseMixedNamespaces(view: SessionView): void {
     const expected = readlinkSync(`/proc/${first.pid}/ns/${name}`);
     for (const process of others) {
       if (readlinkSync(`/proc/${process.pid}/ns/${name}`) !== expected) {
-        throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)} has a ${name} namespace of its own, which is not handled yet`);
+        throw new PodError(
+          'cannot-checkpoint',
+          `${describeProcess(process.pid)} has a ${name} namespace of its own, which is not handled yet`,
+        );
       }
     }
   }
@@ -157,12 +180,26 @@ function refuseMixedNamespaces(view: SessionView): void {
 function refuseSplitThreads(pid: number, tids: readonly number[]): void {
   const [leader, ...others] = tids;
   for (const tid of others) {
-    if (!shares(leader!, tid, 'files')) throw new PodError('cannot-checkpoint', `thread ${tid} of ${describeProcess(pid)} has a descriptor table of its own, which is not handled yet`);
-    if (!shares(leader!, tid, 'fs')) throw new PodError('cannot-checkpoint', `thread ${tid} of ${describeProcess(pid)} has a working directory of its own, which is not handled yet`);
+    if (!shares(leader!, tid, 'files'))
+      throw new PodError(
+        'cannot-checkpoint',
+        `thread ${tid} of ${describeProcess(pid)} has a descriptor table of its own, which is not handled yet`,
+      );
+    if (!shares(leader!, tid, 'fs'))
+      throw new PodError(
+        'cannot-checkpoint',
+        `thread ${tid} of ${describeProcess(pid)} has a working directory of its own, which is not handled yet`,
+      );
   }
 }
 
-function write(collected: Collected, target: DumpTarget, view: SessionView, options: DumpOptions, writer: StreamWriter): string {
+function write(
+  collected: Collected,
+  target: DumpTarget,
+  view: SessionView,
+  options: DumpOptions,
+  writer: StreamWriter,
+): string {
   const sources = countPages(collected.pages);
   const memoryBytes = sources.reduce((sum, { ranges }) => sum + totalOf(ranges), 0);
   options.onReady?.({
@@ -177,7 +214,8 @@ function write(collected: Collected, target: DumpTarget, view: SessionView, opti
     writer.record(kinds.tree, { processes: collected.tree.slice(at, at + treeEntriesAFrame) });
   }
   writeGrease(writer);
-  for (const { name, meta, data } of collected.records) writer.record(kinds[name as keyof typeof kinds], meta, data);
+  for (const { name, meta, data } of collected.records)
+    writer.record(kinds[name as keyof typeof kinds], meta, data);
   const buffer = new Uint8Array(maxData);
   let done = 0;
   for (const { source, ranges } of sources) {
@@ -204,9 +242,21 @@ function writeGrease(writer: StreamWriter): void {
 }
 
 /** Kernel features by the objects that need them. */
-const needs: Partial<Record<keyof Records, string>> = { epoll: 'epoll', eventfd: 'eventfd', timerfd: 'timerfd', signalfd: 'signalfd', inotify: 'inotify' };
+const needs: Partial<Record<keyof Records, string>> = {
+  epoll: 'epoll',
+  eventfd: 'eventfd',
+  timerfd: 'timerfd',
+  signalfd: 'signalfd',
+  inotify: 'inotify',
+};
 
-function hello(target: DumpTarget, view: SessionView, options: DumpOptions, records: readonly OutRecord[], imageId: string): Records['hello'] {
+function hello(
+  target: DumpTarget,
+  view: SessionView,
+  options: DumpOptions,
+  records: readonly OutRecord[],
+  imageId: string,
+): Records['hello'] {
   const requires = new Set<string>();
   for (const { name, meta } of records) {
     const feature = needs[name];
@@ -233,8 +283,13 @@ function hello(target: DumpTarget, view: SessionView, options: DumpOptions, reco
 }
 
 export function cpuFeatures(): string[] {
-  const line = readFileSync('/proc/cpuinfo', 'latin1').split('\n').find((each) => each.startsWith('flags'));
-  return (line ?? '').slice((line ?? '').indexOf(':') + 1).trim().split(/\s+/);
+  const line = readFileSync('/proc/cpuinfo', 'latin1')
+    .split('\n')
+    .find((each) => each.startsWith('flags'));
+  return (line ?? '')
+    .slice((line ?? '').indexOf(':') + 1)
+    .trim()
+    .split(/\s+/);
 }
 
 const clock_gettime = 228;
@@ -267,4 +322,3 @@ function askNames(remote: Remote): { hostname: string; domainname: string } {
   const field = (index: number) => bytes.toString('utf8', index * 65, bytes.indexOf(0, index * 65));
   return { hostname: field(1), domainname: field(5) };
 }
-

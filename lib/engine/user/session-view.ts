@@ -55,7 +55,9 @@ export class SessionView {
   /** Run calls in a process: in the given thread, or in whichever is best. */
   within<Result>(pid: number, body: (remote: Remote) => Result, thread?: SessionThread): Result {
     const { injector, best } = this.#injector(pid);
-    const chosen = thread ?? (best.tid && this.process(pid)?.threads.includes(best) ? best : this.process(pid)!.threads[0]!);
+    const chosen =
+      thread ??
+      (best.tid && this.process(pid)?.threads.includes(best) ? best : this.process(pid)!.threads[0]!);
     return injector.within(chosen.tid, chosen.state, body);
   }
 
@@ -70,9 +72,12 @@ export class SessionView {
     const known = this.#injectors.get(owner);
     if (known) return known;
     const process = this.process(owner);
-    if (!process || process.threads.length === 0) throw new PodError('other', `${describeProcess(pid)} has no thread to ask`);
+    if (!process || process.threads.length === 0)
+      throw new PodError('other', `${describeProcess(pid)} has no thread to ask`);
     const areas = readAreas(owner, 'maps');
-    const best = process.threads.reduce((a, b) => (stackRoom(b.state, areas) > stackRoom(a.state, areas) ? b : a));
+    const best = process.threads.reduce((a, b) =>
+      stackRoom(b.state, areas) > stackRoom(a.state, areas) ? b : a,
+    );
     const made = { injector: new Injector(owner, areas), best };
     this.#injectors.set(owner, made);
     // The first call must come from the thread with the most stack; later ones have the scratch area.

@@ -49,7 +49,10 @@ function compare(a: number, b: number, type: number, indexA: number, indexB: num
   return Number(native().syscall(SYS.kcmp, a, b, type, indexA, indexB));
 }
 
-function search<Entry>(sorted: readonly Entry[], order: (entry: Entry) => number): { at: number; found?: Entry } {
+function search<Entry>(
+  sorted: readonly Entry[],
+  order: (entry: Entry) => number,
+): { at: number; found?: Entry } {
   let low = 0;
   let high = sorted.length;
   while (low < high) {

@@ -16,7 +16,13 @@ export function countPages(sources: readonly PageSource[]): { source: PageSource
 }
 
 /** `ranges`: pairs of start and end address as findPages() gave them. */
-export function writePages(writer: StreamWriter, source: PageSource, ranges: BigUint64Array, buffer: Uint8Array, onRead: (bytes: number) => void): void {
+export function writePages(
+  writer: StreamWriter,
+  source: PageSource,
+  ranges: BigUint64Array,
+  buffer: Uint8Array,
+  onRead: (bytes: number) => void,
+): void {
   for (let index = 0; index < ranges.length; index += 2) {
     const end = ranges[index + 1]!;
     for (let at = ranges[index]!; at < end; ) {
