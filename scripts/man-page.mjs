@@ -35,7 +35,8 @@ export function manPage(spec, meanings, exitCodes) {
   ];
   if (spec.positionals?.length) {
     lines.push('.SH ARGUMENTS');
-    for (const { name, describe } of spec.positionals) lines.push('.TP', `\\fI${roff(name)}\\fR`, roff(describe));
+    for (const { name, describe } of spec.positionals)
+      lines.push('.TP', `\\fI${roff(name)}\\fR`, roff(describe));
   }
   lines.push('.SH OPTIONS');
   const shared = {
@@ -59,4 +60,3 @@ export function manPage(spec, meanings, exitCodes) {
   lines.push('.SH SEE ALSO', `.BR pod (1),`, `the files in the package's`, '.I docs', 'folder');
   return `${lines.join('\n')}\n`;
 }
-

@@ -56,9 +56,13 @@ t.test('generated pages are up to date', async (t) => {
 t.test('man pages render without warnings', async (t) => {
   const pages = readdirSync(join(root, 'man'));
   for (const page of pages) {
-    const { status, stdout, stderr } = spawnSync('groff', ['-man', '-Tutf8', '-ww', join(root, 'man', page)], {
-      encoding: 'utf8',
-    });
+    const { status, stdout, stderr } = spawnSync(
+      'groff',
+      ['-man', '-Tutf8', '-ww', join(root, 'man', page)],
+      {
+        encoding: 'utf8',
+      },
+    );
     t.equal(status, 0, page);
     t.equal(stderr, '', page);
     // groff prints a bold letter as letter, backspace, letter.
