@@ -251,7 +251,8 @@ export function verifyGenerations(
       return each;
     } catch (cause) {
       // Not the advice for whoever wants to load, only what is wrong.
-      const { message } = PodError.from((cause as Error).cause ?? cause);
+      const inner = (cause as Error).cause;
+      const { message } = PodError.from(inner instanceof PodError ? inner : cause);
       return { ...each, state: 'damaged', problem: message };
     }
   });
