@@ -40,28 +40,31 @@ t.test('list and verify', async (t) => {
   t.equal(runShell(`pod-load -g 1 ${folder}`, runtime).stdout.equals(streamBytes({ seed: 1 })), true);
 });
 
-t.test('a flipped bit in any segment: exit 6, never a complete stream, and the older generation is named', async (t) => {
-  const folder = makePod();
-  const whole = streamBytes({ seed: 2 });
-  for (const index of [0, 2, 4]) {
-    const file = join(folder, `00000002.00${index}`);
-    flip(file, 100);
-    const result = runShell(`pod-load ${folder}`, runtime);
-    t.equal(result.status, 6);
-    t.match(result.stderr, /generation 2 cannot be loaded: 00000002.00\d is damaged/);
-    t.match(result.stderr, /hint: generation 1, stored .* is complete: pod-load --generation 1/);
-    t.ok(result.stdout.length < whole.length);
-    t.equal(result.stdout.equals(whole.subarray(0, result.stdout.length)), true, 'no damaged byte left');
-    const verify = runShell(`pod-load --verify --json ${folder}`, runtime);
-    t.equal(verify.status, 6);
-    t.match(JSON.parse(verify.stdout.toString()), [
-      { generation: 2, state: 'damaged', problem: /checksum/ },
-      { generation: 1, state: 'complete' },
-    ]);
-    flip(file, 100);
-  }
-  t.equal(runShell(`pod-load --verify ${folder}`, runtime).status, 0);
-});
+t.test(
+  'a flipped bit in any segment: exit 6, never a complete stream, and the older generation is named',
+  async (t) => {
+    const folder = makePod();
+    const whole = streamBytes({ seed: 2 });
+    for (const index of [0, 2, 4]) {
+      const file = join(folder, `00000002.00${index}`);
+      flip(file, 100);
+      const result = runShell(`pod-load ${folder}`, runtime);
+      t.equal(result.status, 6);
+      t.match(result.stderr, /generation 2 cannot be loaded: 00000002.00\d is damaged/);
+      t.match(result.stderr, /hint: generation 1, stored .* is complete: pod-load --generation 1/);
+      t.ok(result.stdout.length < whole.length);
+      t.equal(result.stdout.equals(whole.subarray(0, result.stdout.length)), true, 'no damaged byte left');
+      const verify = runShell(`pod-load --verify --json ${folder}`, runtime);
+      t.equal(verify.status, 6);
+      t.match(JSON.parse(verify.stdout.toString()), [
+        { generation: 2, state: 'damaged', problem: /checksum/ },
+        { generation: 1, state: 'complete' },
+      ]);
+      flip(file, 100);
+    }
+    t.equal(runShell(`pod-load --verify ${folder}`, runtime).status, 0);
+  },
+);
 
 t.test('missing, short and long segments are seen before the first byte', async (t) => {
   const folder = makePod();
@@ -118,7 +121,7 @@ t.test('nothing there', async (t) => {
   t.equal(runShell('pod-load', runtime).status, 2);
 });
 
-t.test("a terminal gets no stream", async (t) => {
+t.test('a terminal gets no stream', async (t) => {
   const folder = makePod();
   const result = runShell(`script -qec 'pod-load ${folder}' /dev/null`, runtime);
   t.equal(result.status, 2, result.stdout.toString());
@@ -127,7 +130,13 @@ t.test("a terminal gets no stream", async (t) => {
 
 t.test("the sink's failure is the sink's, not the drive's", async (t) => {
   const folder = makePod();
-  const failing = { write: () => { throw Object.assign(new Error('my own'), { code: 'ENOSPC' }); }, end: () => undefined, abort: () => undefined };
+  const failing = {
+    write: () => {
+      throw Object.assign(new Error('my own'), { code: 'ENOSPC' });
+    },
+    end: () => undefined,
+    abort: () => undefined,
+  };
   t.throws(() => loadInto(folder, {}, failing), { message: 'my own' });
 });
 
@@ -135,20 +144,26 @@ t.test('a generation that is being read is not removed under the reader', async 
   const folder = makePod();
   let replaced = false;
   const chunks: Buffer[] = [];
-  loadInto(folder, { generation: 1 }, {
-    write: (chunk) => {
-      chunks.push(Buffer.from(chunk));
-      if (replaced) return;
-      replaced = true;
-      const result = runShell(`$MAKE --seed 3 | pod-store --keep 1 ${folder}`, runtime);
-      t.equal(result.status, 0, result.stderr);
+  loadInto(
+    folder,
+    { generation: 1 },
+    {
+      write: (chunk) => {
+        chunks.push(Buffer.from(chunk));
+        if (replaced) return;
+        replaced = true;
+        const result = runShell(`$MAKE --seed 3 | pod-store --keep 1 ${folder}`, runtime);
+        t.equal(result.status, 0, result.stderr);
+      },
+      end: () => undefined,
+      abort: () => undefined,
     },
-    end: () => undefined,
-    abort: () => undefined,
-  });
+  );
   t.same(Buffer.concat(chunks), streamBytes({ seed: 1 }));
   t.equal(runShell(`$MAKE --seed 4 | pod-store --keep 1 ${folder}`, runtime).status, 0);
-  t.match(JSON.parse(runShell(`pod-load --list --json ${folder}`, runtime).stdout.toString()), [{ generation: 4 }]);
+  t.match(JSON.parse(runShell(`pod-load --list --json ${folder}`, runtime).stdout.toString()), [
+    { generation: 4 },
+  ]);
 });
 
 t.test('from one folder into the same folder', async (t) => {

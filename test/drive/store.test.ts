@@ -1,7 +1,13 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { listGenerations, loadInto, type Manifest, type StoreOptions, storeSink } from '../../lib/drive/index.ts';
+import {
+  listGenerations,
+  loadInto,
+  type Manifest,
+  type StoreOptions,
+  storeSink,
+} from '../../lib/drive/index.ts';
 import { waitForReceipt } from '../../lib/runtime/receipt.ts';
 import { PodError } from '../../lib/stream/error.ts';
 import { headerLength, trailerLength } from '../../lib/stream/frame.ts';
@@ -14,7 +20,12 @@ mkdirSync(runtime, { mode: 0o700 });
 process.env.POD_RUNTIME_DIR = runtime;
 
 /** Push bytes as pump() would; the error, when there is one. */
-function store(folder: string, bytes: Uint8Array, options: StoreOptions = {}, chunk = bytes.length): PodError | undefined {
+function store(
+  folder: string,
+  bytes: Uint8Array,
+  options: StoreOptions = {},
+  chunk = bytes.length,
+): PodError | undefined {
   const sink = storeSink(folder, options);
   try {
     for (let at = 0; at < bytes.length; at += chunk) sink.write(bytes.subarray(at, at + chunk));
@@ -28,7 +39,11 @@ function store(folder: string, bytes: Uint8Array, options: StoreOptions = {}, ch
 
 function load(folder: string, generation?: number): Buffer {
   const chunks: Buffer[] = [];
-  loadInto(folder, { generation }, { write: (c) => void chunks.push(Buffer.from(c)), end: () => undefined, abort: () => undefined });
+  loadInto(
+    folder,
+    { generation },
+    { write: (c) => void chunks.push(Buffer.from(c)), end: () => undefined, abort: () => undefined },
+  );
   return Buffer.concat(chunks);
 }
 
@@ -38,7 +53,9 @@ const frames = (bytes: Uint8Array): number[] => {
   const ends = [16];
   while (ends.at(-1)! < bytes.length) {
     const at = ends.at(-1)!;
-    ends.push(at + headerLength + view.getUint16(at + 2, true) + view.getUint32(at + 4, true) + trailerLength);
+    ends.push(
+      at + headerLength + view.getUint16(at + 2, true) + view.getUint32(at + 4, true) + trailerLength,
+    );
   }
   return ends;
 };
@@ -66,7 +83,10 @@ t.test('generations: the newest is current, --keep of them stay', async (t) => {
     t.equal(store(folder, streamBytes({ seed }), { keep: 3 }), undefined);
     t.equal(current(folder), seed);
   }
-  t.same(listGenerations(folder).map((each) => each.generation), [5, 4, 3]);
+  t.same(
+    listGenerations(folder).map((each) => each.generation),
+    [5, 4, 3],
+  );
   t.same(load(folder, 4), streamBytes({ seed: 4 }));
   t.equal(store(folder, streamBytes({ seed: 6 }), { keep: 1 }), undefined);
   t.same(readdirSync(folder).sort(), ['00000006.000', '00000006.json', 'HEAD', 'lock']);
@@ -124,8 +144,15 @@ t.test('a plain image is stored with a warning, an encrypted one without', async
   ] as const) {
     const warnings: string[] = [];
     const bytes = streamBytes(layer === undefined ? {} : { layer });
-    t.equal(store(join(lab, `plain-${layer}`), bytes, { warn: (message) => warnings.push(message) }), undefined);
-    t.equal(warnings.some((text) => text.includes('without encryption')), warned, `${layer}`);
+    t.equal(
+      store(join(lab, `plain-${layer}`), bytes, { warn: (message) => warnings.push(message) }),
+      undefined,
+    );
+    t.equal(
+      warnings.some((text) => text.includes('without encryption')),
+      warned,
+      `${layer}`,
+    );
   }
 });
 
@@ -135,7 +162,11 @@ t.test('a receipt says where the image is, or why not', async (t) => {
   t.equal(store(folder, bytes), undefined);
   t.match(await waitForReceipt(imageIdOf(9)), { drive: folder, generation: 1, bytes: bytes.length });
   store(folder, bytes.subarray(0, -3));
-  await t.rejects(waitForReceipt(imageIdOf(9)), { name: 'PodError', failure: 'truncated', message: /was not stored/ });
+  await t.rejects(waitForReceipt(imageIdOf(9)), {
+    name: 'PodError',
+    failure: 'truncated',
+    message: /was not stored/,
+  });
 });
 
 t.test('two stores at once: the second is refused, the first is not disturbed', async (t) => {
@@ -161,7 +192,15 @@ t.test('what a dead store left is removed by the next, the numbers go on', async
   writeFileSync(join(folder, 'notes.txt'), "the user's own");
   t.equal(current(folder), 1);
   t.equal(store(folder, streamBytes({ seed: 2 })), undefined);
-  t.same(readdirSync(folder).sort(), ['00000001.000', '00000001.json', '00000004.000', '00000004.json', 'HEAD', 'lock', 'notes.txt']);
+  t.same(readdirSync(folder).sort(), [
+    '00000001.000',
+    '00000001.json',
+    '00000004.000',
+    '00000004.json',
+    'HEAD',
+    'lock',
+    'notes.txt',
+  ]);
 });
 
 t.test('HEAD lost or damaged: the newest complete generation is taken', async (t) => {
@@ -201,7 +240,11 @@ t.test("somebody else's files are not touched and not followed", async (t) => {
 
 t.test('what cannot be a drive is named', async (t) => {
   const bytes = streamBytes();
-  t.match(store(join(lab, 'no', 'such'), bytes), { failure: 'drive', message: /there is no folder/, hint: /mounted/ });
+  t.match(store(join(lab, 'no', 'such'), bytes), {
+    failure: 'drive',
+    message: /there is no folder/,
+    hint: /mounted/,
+  });
   const file = join(lab, 'file');
   writeFileSync(file, '');
   t.match(store(file, bytes), { failure: 'drive', message: /not a folder/ });
@@ -213,7 +256,10 @@ t.test('head -c N in a shell without pipefail', async (t) => {
   const folder = join(lab, 'shell');
   t.equal(runShell(`$MAKE --size 1M --layer encrypt | pod-store ${folder}`, runtime).status, 0);
   for (const bytes of [0, 1, 16, 17, 4096, 1_000_000, 1_049_000]) {
-    const result = runShell(`$MAKE --size 1M --seed 2 2>/dev/null | head -c ${bytes} | pod-store ${folder}`, runtime);
+    const result = runShell(
+      `$MAKE --size 1M --seed 2 2>/dev/null | head -c ${bytes} | pod-store ${folder}`,
+      runtime,
+    );
     t.equal(result.status, 5, `${bytes}: ${result.stderr}`);
     t.match(result.stderr, /^pod-store: error: /m);
   }

@@ -38,7 +38,8 @@ const kernelHas = (type: DriveType) =>
 /** Why drives of this type cannot be tested here; undefined when they can. */
 export function whyNoDrive(type: DriveType): string | undefined {
   if (process.getuid!() !== 0) return 'mounting needs root';
-  if (run(`mkfs.${type}`, ...(type === 'vfat' ? ['--help'] : ['-V'])) !== undefined) return `mkfs.${type} is missing`;
+  if (run(`mkfs.${type}`, ...(type === 'vfat' ? ['--help'] : ['-V'])) !== undefined)
+    return `mkfs.${type} is missing`;
   if (run('losetup', '-f') !== undefined) return 'there are no loop devices';
   if (kernelHas(type)) return undefined;
   if (type === 'vfat' && run('fusefat', '--version') === undefined) return undefined;
