@@ -1,0 +1,162 @@
+/** Open-file objects, their content, and the tables that name them. */
+import { kinds } from '../../stream/kind.ts';
+import { bounds, type OpenFileKind, openFileKinds } from '../model.ts';
+import type { Records } from '../record.ts';
+import { beyond, checkPath, damaged, IdSpace } from './fault.ts';
+
+type OpenFile = { [Kind in OpenFileKind]: { kind: Kind; record: Records[Kind] } }[OpenFileKind];
+
+/** What CONTENT may still bring: bytes for a pipe or socket, the end of file for an unlinked file. */
+interface Container {
+  limit: bigint;
+  used: bigint;
+  /** Content has offsets. */
+  file: boolean;
+}
+
+const kindNumbers: readonly number[] = openFileKinds.map((kind) => kinds[kind]);
+
+/** Whether a frame's kind is in the open-file id space. */
+export function isOpenFile(kind: number): boolean {
+  return kindNumbers.includes(kind);
+}
+
+export class FilesCheck {
+  readonly #ids = new IdSpace('open file', bounds.openFiles);
+  readonly #tables = new IdSpace('descriptor table', bounds.tables);
+  readonly #fs = new IdSpace('filesystem context', bounds.tables);
+  readonly #handlers = new IdSpace('handler table', bounds.tables);
+  readonly #pipes = new Set<number>();
+  readonly #containers = new Map<number, Container>();
+  /** Stream sockets that wait for their other end: id of the peer → id of the socket that names it. */
+  readonly #peers = new Map<number, number>();
+  /** Datagram sockets may name one that comes later, and that one need not name them. */
+  readonly #later = new Map<number, string>();
+  #table: { id: number; last: number } | undefined;
+
+  /** `hasShm` tells whether a shared memory object was defined. */
+  object(file: OpenFile, hasShm: (id: number) => boolean): void {
+    const { id } = file.record;
+    const name = `${file.kind} ${id}`;
+    // Before it is defined: an object that names itself names what does not exist.
+    switch (file.kind) {
+      case 'regular':
+        this.#regular(name, file.record, hasShm);
+        break;
+      case 'directory':
+      case 'device':
+        checkPath(file.record.path, name);
+        break;
+      case 'terminal':
+        if (file.record.path !== undefined) checkPath(file.record.path, name);
+        break;
+      case 'pipe':
+        if (file.record.path !== undefined) checkPath(file.record.path, name);
+        this.#pipes.add(id);
+        this.#containers.set(id, { limit: BigInt(file.record.capacity), used: 0n, file: false });
+        break;
+      case 'pipe-end':
+        if (!this.#pipes.has(file.record.pipe))
+          throw damaged(`${name} names pipe ${file.record.pipe}, which is not defined before it`);
+        break;
+      case 'epoll':
+        for (const entry of file.record.entries) this.#ids.require(entry.file, name);
+        break;
+      case 'inotify':
+        for (const watch of file.record.watches) checkPath(watch.path, name);
+        break;
+      case 'unix-socket':
+        this.#socket(name, file.record);
+        break;
+    }
+    this.#ids.define(id);
+  }
+
+  content(record: Records['content'], length: number): void {
+    const container = this.#containers.get(record.file);
+    if (!container) throw damaged(`content names open file ${record.file}, which cannot hold any or comes later`);
+    const behind = (container.file ? (record.offset ?? 0n) : container.used) + BigInt(length);
+    if (behind > container.limit)
+      throw damaged(`open file ${record.file} has ${behind} bytes of content, more than it holds`);
+    if (!container.file) container.used = behind;
+  }
+
+  table(record: Records['fd-table']): void {
+    // Several frames in a row continue one table.
+    if (this.#table?.id !== record.id) {
+      this.#tables.define(record.id);
+      this.#table = { id: record.id, last: -1 };
+    }
+    for (const { fd, file } of record.entries) {
+      if (fd <= this.#table.last) throw damaged(`descriptor table ${record.id}: descriptor ${fd} is out of order`);
+      if (fd > bounds.descriptor) throw beyond(`descriptor ${fd}`, bounds.descriptor);
+      this.#ids.require(file, `descriptor ${fd} of table ${record.id}`);
+      this.#table.last = fd;
+    }
+  }
+
+  fs(record: Records['fs']): void {
+    const name = `filesystem context ${record.id}`;
+    checkPath(record.cwd, `${name}: working directory`);
+    checkPath(record.root, `${name}: root`);
+    this.#fs.define(record.id);
+  }
+
+  handlers(record: Records['handlers']): void {
+    const seen = new Set<number>();
+    for (const { signal } of record.actions) {
+      if (signal === 0 || seen.has(signal))
+        throw damaged(`handler table ${record.id}: signal ${signal} is impossible or comes twice`);
+      seen.add(signal);
+    }
+    this.#handlers.define(record.id);
+  }
+
+  process(record: Records['process']): void {
+    const name = `process ${record.pid}`;
+    this.#tables.require(record.files, name);
+    this.#fs.require(record.fs, name);
+    this.#handlers.require(record.handlers, name);
+  }
+
+  /** All objects came. `carriers` are the ids that areas named before. */
+  end(carriers: Iterable<number>): void {
+    for (const id of carriers) this.#ids.require(id, 'an area');
+    for (const [peer, id] of this.#peers) throw damaged(`unix-socket ${id} is connected to ${peer}, which is not`);
+    for (const [id, name] of this.#later) this.#ids.require(id, name);
+  }
+
+  #regular(name: string, record: Records['regular'], hasShm: (id: number) => boolean): void {
+    checkPath(record.path, name);
+    if (record.memfd !== undefined) {
+      if (!hasShm(record.memfd))
+        throw damaged(`${name} names shared memory ${record.memfd}, which is not defined before it`);
+      return;
+    }
+    if (!record.deleted) return;
+    const size = record.size ?? 0n;
+    if (size > bounds.objectSize) throw beyond(`an unlinked file of ${size} bytes`, bounds.objectSize);
+    this.#containers.set(record.id, { limit: size, used: 0n, file: true });
+  }
+
+  #socket(name: string, record: Records['unix-socket']): void {
+    const { id, peer, address } = record;
+    this.#containers.set(id, { limit: BigInt(bounds.socketQueue), used: 0n, file: false });
+    // sun_path: a relative one is allowed (it is relative to where the program was), '..' is not.
+    if (address && address.length > 0 && address[0] !== 0) {
+      const path = Buffer.from(address).toString('latin1').split('\0', 1)[0]!;
+      checkPath(path.startsWith('/') ? path : `/${path}`, name);
+    }
+    if (peer === undefined) return;
+    if (peer === id) throw damaged(`${name} is connected to itself`);
+    if (record.type === 'dgram' && record.state !== 'pair') {
+      this.#later.set(peer, name);
+      return;
+    }
+    const waiting = this.#peers.get(id);
+    if (waiting === peer) this.#peers.delete(id);
+    else if (waiting !== undefined || this.#ids.has(peer) || this.#peers.has(peer))
+      throw damaged(`${name} is connected to ${peer}, which is connected to another`);
+    else this.#peers.set(peer, id);
+  }
+}

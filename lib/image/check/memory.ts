@@ -1,0 +1,160 @@
+/** Shared memory, address spaces, areas and pages. */
+import { addressCeiling, type Area, bounds } from '../model.ts';
+import type { Records } from '../record.ts';
+import { beyond, checkPath, damaged } from './fault.ts';
+import { Intervals } from './intervals.ts';
+
+interface AddressSpace {
+  /** Where pages may go: private memory. */
+  writable: Intervals;
+  /** End of the last area. */
+  end: bigint;
+  vdso: Records['mm']['vdso'];
+}
+
+const hex = (address: bigint): string => `0x${address.toString(16)}`;
+
+export class MemoryCheck {
+  readonly #hello: Records['hello'];
+  readonly #page: bigint;
+  readonly #ceiling: bigint;
+  readonly #shm = new Map<number, bigint>();
+  readonly #spaces = new Map<number, AddressSpace>();
+  /** Unlinked mapped files: objects that must turn up later, by id. */
+  readonly #carriers = new Set<number>();
+  #areas = 0;
+
+  constructor(hello: Records['hello']) {
+    this.#hello = hello;
+    const size = hello.pageSize;
+    if (size < 4096 || size > 65536 || (size & (size - 1)) !== 0)
+      throw damaged(`HELLO claims pages of ${size} bytes`);
+    this.#page = BigInt(size);
+    this.#ceiling = addressCeiling(hello.arch);
+  }
+
+  hasShm(id: number): boolean {
+    return this.#shm.has(id);
+  }
+
+  hasAddressSpace(id: number): boolean {
+    return this.#spaces.has(id);
+  }
+
+  /** Open-file ids that areas name and that only come later. */
+  get carriers(): ReadonlySet<number> {
+    return this.#carriers;
+  }
+
+  shm(record: Records['shm']): void {
+    const { id, size } = record;
+    if (this.#shm.has(id)) throw damaged(`shared memory ${id} is defined twice`);
+    if (this.#shm.size >= bounds.sharedMemory)
+      throw beyond(`${this.#shm.size + 1} shared memory objects`, bounds.sharedMemory);
+    if (size > bounds.objectSize) throw beyond(`shared memory of ${size} bytes`, bounds.objectSize);
+    this.#shm.set(id, size);
+  }
+
+  mm(record: Records['mm']): void {
+    const { id, vdso } = record;
+    const name = `address space ${id}`;
+    if (this.#spaces.has(id)) throw damaged(`${name} is defined twice`);
+    if (this.#spaces.size >= bounds.addressSpaces)
+      throw beyond(`${this.#spaces.size + 1} address spaces`, bounds.addressSpaces);
+    checkPath(record.exe.path, `the executable of ${name}`);
+    for (const key of ['Code', 'Data'] as const)
+      this.#range(record[`start${key}`], record[`end${key}`], `${name}: its ${key.toLowerCase()}`, false);
+    this.#range(record.startBrk, record.brk, `${name}: its heap`, false);
+    this.#range(record.argStart, record.argEnd, `${name}: its arguments`, false);
+    this.#range(record.envStart, record.envEnd, `${name}: its environment`, false);
+    if (record.startStack >= this.#ceiling) throw damaged(`${name}: its stack is outside user memory`);
+    if (record.auxv.length % (this.#hello.arch === 'i386' ? 8 : 16) !== 0)
+      throw damaged(`${name}: its auxiliary vector has ${record.auxv.length} bytes`);
+    if (vdso) {
+      if (this.#hello.semantics === '2.4') throw damaged(`${name} has a vdso, which 2.4 lacked`);
+      this.#range(vdso.start, vdso.start + vdso.size, `${name}: its vdso`, true);
+      this.#range(vdso.vvarStart, vdso.vvarStart + vdso.vvarSize, `${name}: its vvar`, true);
+    }
+    this.#spaces.set(id, { writable: new Intervals(), end: 0n, vdso });
+  }
+
+  areas(record: Records['areas']): void {
+    const space = this.#spaces.get(record.mm);
+    if (!space) throw damaged(`areas name address space ${record.mm}, which is not defined before them`);
+    this.#areas += record.areas.length;
+    if (this.#areas > bounds.areas) throw beyond(`${this.#areas} areas`, bounds.areas);
+    for (const area of record.areas) this.#area(record.mm, space, area);
+  }
+
+  pages(record: Records['pages'], length: number): void {
+    const { addr } = record;
+    const owner = record.mm === undefined ? `shared memory ${record.shm}` : `address space ${record.mm}`;
+    if ((record.mm === undefined) === (record.shm === undefined))
+      throw damaged(`pages at ${hex(addr)} belong to both or none of an address space and shared memory`);
+    if (addr % this.#page !== 0n || length === 0 || BigInt(length) % this.#page !== 0n)
+      throw damaged(`pages at ${hex(addr)} of ${owner} are not whole pages`);
+    if (record.shm !== undefined) {
+      const size = this.#shm.get(record.shm);
+      if (size === undefined) throw damaged(`pages name ${owner}, which is not defined before them`);
+      if (addr + BigInt(length) > this.#roundUp(size)) throw damaged(`pages at ${hex(addr)} are beyond ${owner}`);
+      return;
+    }
+    const space = this.#spaces.get(record.mm!);
+    if (!space) throw damaged(`pages name ${owner}, which is not defined before them`);
+    const end = addr + BigInt(length);
+    if (end > this.#ceiling || !space.writable.covers(Number(addr), Number(end)))
+      throw damaged(`pages at ${hex(addr)} of ${owner} are outside its private areas`);
+  }
+
+  #area(mm: number, space: AddressSpace, area: Area): void {
+    const name = `area ${hex(area.start)} of address space ${mm}`;
+    this.#range(area.start, area.end, name, true);
+    if (area.start < space.end) throw damaged(`${name} is out of order or overlaps the one before`);
+    space.end = area.end;
+    const length = area.end - area.start;
+    if (area.kind === 'file' || area.kind === 'shm') {
+      const { offset } = area;
+      if (offset === undefined) throw damaged(`${name} has no offset`);
+      if (offset % this.#page !== 0n || offset + length > 1n << 63n)
+        throw damaged(`${name} maps the impossible offset ${hex(offset)}`);
+    }
+    if (area.kind === 'file') this.#file(name, area);
+    if (area.kind === 'shm') this.#shmArea(name, area);
+    if (area.kind === 'vdso' || area.kind === 'vvar') this.#kernelArea(name, space, area);
+    // Pages of shared areas would go to what backs them (a file of the user's): never from a stream.
+    if (!area.shared && area.kind !== 'vvar') space.writable.add(Number(area.start), Number(area.end));
+  }
+
+  #file(name: string, area: Area): void {
+    if (area.file) checkPath(area.file.path, name);
+    if (area.deletedFile !== undefined) this.#carriers.add(area.deletedFile);
+    else if (!area.file) throw damaged(`${name} maps a file but names none`);
+  }
+
+  #shmArea(name: string, area: Area): void {
+    if (area.shm === undefined) throw damaged(`${name} maps shared memory but names none`);
+    if (!this.#shm.has(area.shm))
+      throw damaged(`${name} names shared memory ${area.shm}, which is not defined before it`);
+  }
+
+  #kernelArea(name: string, space: AddressSpace, area: Area): void {
+    const { vdso } = space;
+    if (!vdso) throw damaged(`${name} is the kernel's ${area.kind}, but its address space has no vdso`);
+    const [start, size] =
+      area.kind === 'vdso' ? [vdso.start, vdso.size] : [vdso.vvarStart, vdso.vvarSize];
+    if (area.start < start || area.end > start + size)
+      throw damaged(`${name} is not where its address space has its ${area.kind}`);
+  }
+
+  #range(start: bigint, end: bigint, name: string, whole: boolean): void {
+    if (start > end || (whole && start === end)) throw damaged(`${name} ends before it starts`);
+    if (end > this.#ceiling) throw damaged(`${name} is outside user memory`);
+    if (whole && (start % this.#page !== 0n || end % this.#page !== 0n))
+      throw damaged(`${name} is not page aligned`);
+  }
+
+  #roundUp(size: bigint): bigint {
+    return ((size + this.#page - 1n) / this.#page) * this.#page;
+  }
+}
+
