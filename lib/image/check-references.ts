@@ -35,7 +35,7 @@ export class ReferenceChecker {
     if (kind === kinds.layer || kind === kinds.data) {
       throw new PodError(
         'usage',
-        `the image is inside the layer ${String(frame.meta['filter'])}`,
+        `the image is inside the layer ${String(frame.meta.filter)}`,
         'undo the layer first: pod-filter --undo NAME',
       );
     }

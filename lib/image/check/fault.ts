@@ -37,7 +37,8 @@ export class IdSpace {
   }
 
   require(id: number, owner: string): void {
-    if (!this.#ids.has(id)) throw damaged(`${owner} names ${this.#what} ${id}, which is not defined before it`);
+    if (!this.#ids.has(id))
+      throw damaged(`${owner} names ${this.#what} ${id}, which is not defined before it`);
   }
 
   has(id: number): boolean {

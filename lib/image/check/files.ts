@@ -74,7 +74,8 @@ export class FilesCheck {
 
   content(record: Records['content'], length: number): void {
     const container = this.#containers.get(record.file);
-    if (!container) throw damaged(`content names open file ${record.file}, which cannot hold any or comes later`);
+    if (!container)
+      throw damaged(`content names open file ${record.file}, which cannot hold any or comes later`);
     const behind = (container.file ? (record.offset ?? 0n) : container.used) + BigInt(length);
     if (behind > container.limit)
       throw damaged(`open file ${record.file} has ${behind} bytes of content, more than it holds`);
@@ -88,7 +89,8 @@ export class FilesCheck {
       this.#table = { id: record.id, last: -1 };
     }
     for (const { fd, file } of record.entries) {
-      if (fd <= this.#table.last) throw damaged(`descriptor table ${record.id}: descriptor ${fd} is out of order`);
+      if (fd <= this.#table.last)
+        throw damaged(`descriptor table ${record.id}: descriptor ${fd} is out of order`);
       if (fd > bounds.descriptor) throw beyond(`descriptor ${fd}`, bounds.descriptor);
       this.#ids.require(file, `descriptor ${fd} of table ${record.id}`);
       this.#table.last = fd;
@@ -122,7 +124,8 @@ export class FilesCheck {
   /** All objects came. `carriers` are the ids that areas named before. */
   end(carriers: Iterable<number>): void {
     for (const id of carriers) this.#ids.require(id, 'an area');
-    for (const [peer, id] of this.#peers) throw damaged(`unix-socket ${id} is connected to ${peer}, which is not`);
+    for (const [peer, id] of this.#peers)
+      throw damaged(`unix-socket ${id} is connected to ${peer}, which is not`);
     for (const [id, name] of this.#later) this.#ids.require(id, name);
   }
 

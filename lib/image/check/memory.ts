@@ -1,5 +1,5 @@
 /** Shared memory, address spaces, areas and pages. */
-import { addressCeiling, type Area, bounds } from '../model.ts';
+import { type Area, addressCeiling, bounds } from '../model.ts';
 import type { Records } from '../record.ts';
 import { beyond, checkPath, damaged } from './fault.ts';
 import { Intervals } from './intervals.ts';
@@ -96,7 +96,8 @@ export class MemoryCheck {
     if (record.shm !== undefined) {
       const size = this.#shm.get(record.shm);
       if (size === undefined) throw damaged(`pages name ${owner}, which is not defined before them`);
-      if (addr + BigInt(length) > this.#roundUp(size)) throw damaged(`pages at ${hex(addr)} are beyond ${owner}`);
+      if (addr + BigInt(length) > this.#roundUp(size))
+        throw damaged(`pages at ${hex(addr)} are beyond ${owner}`);
       return;
     }
     const space = this.#spaces.get(record.mm!);
@@ -140,8 +141,7 @@ export class MemoryCheck {
   #kernelArea(name: string, space: AddressSpace, area: Area): void {
     const { vdso } = space;
     if (!vdso) throw damaged(`${name} is the kernel's ${area.kind}, but its address space has no vdso`);
-    const [start, size] =
-      area.kind === 'vdso' ? [vdso.start, vdso.size] : [vdso.vvarStart, vdso.vvarSize];
+    const [start, size] = area.kind === 'vdso' ? [vdso.start, vdso.size] : [vdso.vvarStart, vdso.vvarSize];
     if (area.start < start || area.end > start + size)
       throw damaged(`${name} is not where its address space has its ${area.kind}`);
   }
@@ -157,4 +157,3 @@ export class MemoryCheck {
     return ((size + this.#page - 1n) / this.#page) * this.#page;
   }
 }
-
