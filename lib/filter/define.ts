@@ -8,12 +8,12 @@
 import { PodError } from '../stream/error.ts';
 import type { KindName } from '../stream/kind.ts';
 import type { Sink } from '../stream/sink.ts';
-import { kindNumbers, type MapFunction, mapStage } from './map.ts';
+import { type Gather, kindNumbers, type MapFunction, mapStage } from './map.ts';
 import { type AnyValues, filterNamePattern, type OptionSpecs, type OptionValues } from './options.ts';
 import { wrapStage } from './wrap.ts';
 
 export { Item } from './item.ts';
-export type { MapFunction, MapResult } from './map.ts';
+export type { Gather, MapFunction, MapResult } from './map.ts';
 export { many, none } from './map.ts';
 export type { AnyValues, OptionSpec, OptionSpecs, OptionValues } from './options.ts';
 
@@ -33,9 +33,12 @@ export interface MapSpec<O extends OptionSpecs> extends Common<O> {
   /**
    * The functions, made once a stream; what they remember lives in their closure. A function gets an Item and
    * returns one, `none` (drop it) or `many([...])`; to act at the end of the stream it is a stream-chain
-   * `flushable`. The same Item returned leaves byte for byte as it came.
+   * `flushable`. The same Item returned leaves byte for byte as it came. A filter that must look ahead adds a
+   * `gather`.
    */
-  map(options: OptionValues<O>): MapFunction | readonly MapFunction[];
+  map(
+    options: OptionValues<O>,
+  ): MapFunction | readonly MapFunction[] | { gather: Gather; functions: readonly MapFunction[] };
   /** Public parameters for HELLO.history. */
   params?(options: OptionValues<O>): object | undefined;
 }
@@ -84,8 +87,10 @@ export function defineFilter<const O extends OptionSpecs>(spec: MapSpec<O> | Wra
           throw new PodError('usage', `--raw is for wrap filters, ${name} is a map filter`);
         }
         const typed = values as OptionValues<O>;
-        const functions = [spec.map(typed)].flat() as MapFunction[];
-        return mapStage({ name, version, owns, functions, params: spec.params?.(typed) }, downstream);
+        const made = spec.map(typed);
+        const parts =
+          typeof made === 'object' && 'gather' in made ? made : { functions: [made].flat() as MapFunction[] };
+        return mapStage({ name, version, owns, params: spec.params?.(typed), ...parts }, downstream);
       },
       undo() {
         throw new PodError(

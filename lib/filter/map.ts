@@ -20,12 +20,29 @@ export { many, none };
 export type MapResult = Item | typeof none | ReturnType<typeof many>;
 export type MapFunction = (item: Item) => MapResult;
 
+/**
+ * Looking ahead: frames are kept, owned or not, until the first for which `ready` says true; what was kept then
+ * goes through `take` in one go, and that frame and all later ones go the usual way. An image whose frames are
+ * never ready is taken at its end.
+ */
+export interface Gather {
+  /** Most bytes kept; more is exit 9. */
+  limit: number;
+  /** What the user can do when it is more. */
+  hint: string;
+  /** Asked once for each frame; the item is valid until it returns. */
+  ready(item: Item): boolean;
+  /** What leaves instead of the kept items. */
+  take(items: readonly Item[]): readonly Item[];
+}
+
 export interface MapParts {
   name: string;
   version: string;
   /** Kinds the functions get to see. */
   owns: ReadonlySet<number>;
   functions: readonly MapFunction[];
+  gather?: Gather | undefined;
   /** Public parameters for HELLO.history; undefined for none. */
   params: object | undefined;
 }
@@ -37,12 +54,15 @@ class MapHandler implements FrameHandler {
   readonly #downstream: Sink;
   readonly #writer: StreamWriter;
   readonly #chain: Chain;
+  #kept: Item[] | undefined;
+  #keptBytes = 0;
 
   constructor(parts: MapParts, downstream: Sink) {
     this.#parts = parts;
     this.#downstream = downstream;
     this.#writer = new StreamWriter(downstream);
     this.#chain = fun(...(parts.functions as never[])) as unknown as Chain;
+    this.#kept = parts.gather ? [] : undefined;
   }
 
   frame(frame: Frame): void {
@@ -57,12 +77,15 @@ class MapHandler implements FrameHandler {
         `put ${this.#parts.name} before ${layer}, or undo it first: pod-filter --undo ${layer}`,
       );
     }
-    if (kind === kinds.hello) this.#hello(frame);
-    else if (this.#parts.owns.has(kind)) this.#run(Item.fromFrame(frame));
+    if (kind === kinds.hello) this.#checkHello(frame);
+    if (this.#kept && this.#keep(this.#kept, frame)) return;
+    if (this.#parts.owns.has(kind)) this.#run(Item.fromFrame(frame));
+    else if (kind === kinds.hello) this.#send(Item.fromFrame(frame));
     else this.#writer.forward(frame);
   }
 
   end(): void {
+    this.#release();
     this.#run(none);
     this.#writer.end();
     this.#downstream.end();
@@ -72,23 +95,51 @@ class MapHandler implements FrameHandler {
     failStream(this.#writer, this.#parts.name, cause, this.#downstream);
   }
 
-  #hello(frame: Frame): void {
-    const { name, version, params } = this.#parts;
+  #checkHello(frame: Frame): void {
     const { history } = readRecord('hello', frame);
-    const line = params === undefined ? { filter: name, version } : { filter: name, version, params };
     if (history.length >= 256) throw new PodError('limit', 'the image went through 256 map filters already');
-    // The functions see HELLO as it came; the line is added to what they make of it.
-    const own = this.#parts.owns.has(kinds.hello);
-    const items = own ? this.#collect(Item.fromFrame(frame)) : [Item.fromFrame(frame)];
-    for (const item of items) {
-      const out =
-        item.kind === kinds.hello ? item.with({ meta: { ...item.meta, history: [...history, line] } }) : item;
-      out.writeTo(this.#writer);
+  }
+
+  /** Whether the frame is kept for later. */
+  #keep(kept: Item[], frame: Frame): boolean {
+    const { limit, hint, ready } = this.#parts.gather!;
+    if (ready(Item.fromFrame(frame))) {
+      this.#release();
+      return false;
     }
+    this.#keptBytes += frame.raw.length;
+    if (this.#keptBytes > limit) {
+      throw new PodError(
+        'limit',
+        `${this.#parts.name} would have to keep more than ${limit} bytes of the image`,
+        hint,
+      );
+    }
+    kept.push(Item.fromFrame(frame.copy()));
+    return true;
+  }
+
+  #release(): void {
+    const kept = this.#kept;
+    this.#kept = undefined;
+    if (!kept || kept.length === 0) return;
+    for (const item of this.#parts.gather!.take(kept)) this.#send(item);
+  }
+
+  /** Send an item on; HELLO gets the filter's line in its history. */
+  #send(item: Item): void {
+    if (item.kind !== kinds.hello) {
+      item.writeTo(this.#writer);
+      return;
+    }
+    const { name, version, params } = this.#parts;
+    const line = params === undefined ? { filter: name, version } : { filter: name, version, params };
+    const history = item.meta.history as unknown[];
+    item.with({ meta: { ...item.meta, history: [...history, line] } }).writeTo(this.#writer);
   }
 
   #run(value: Item | typeof none): void {
-    for (const item of this.#collect(value)) item.writeTo(this.#writer);
+    for (const item of this.#collect(value)) this.#send(item);
   }
 
   #collect(value: Item | typeof none): Item[] {

@@ -13,7 +13,9 @@ const lastTerminalMajor = 143;
 export function makeDevice(major: number, minor: number): bigint {
   const high = BigInt(major);
   const low = BigInt(minor);
-  return ((high & 0xfffff000n) << 32n) | ((high & 0xfffn) << 8n) | ((low & 0xffffff00n) << 12n) | (low & 0xffn);
+  return (
+    ((high & 0xfffff000n) << 32n) | ((high & 0xfffn) << 8n) | ((low & 0xffffff00n) << 12n) | (low & 0xffn)
+  );
 }
 
 export function upgradeDevice(device: Records['device']): Records['device'] {

@@ -91,6 +91,10 @@ function checkSignals(group: ThreadGroup, manager: TreeEntry, image: LinuxThread
   }
   const dead = image.entries.find((entry) => entry.state === 'zombie' && entry.ppid === manager.pid);
   if (dead) {
-    throw cannotUpgrade(object, `its thread ${dead.pid} has ended and manager ${manager.pid} has to wait for it`, blame);
+    throw cannotUpgrade(
+      object,
+      `its thread ${dead.pid} has ended and manager ${manager.pid} has to wait for it`,
+      blame,
+    );
   }
 }

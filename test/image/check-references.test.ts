@@ -1,0 +1,373 @@
+import t from 'tap';
+import { ReferenceChecker } from '../../lib/image/check-references.ts';
+import { type Failure, PodError } from '../../lib/stream/error.ts';
+import type { KindName } from '../../lib/stream/kind.ts';
+import { StreamParser } from '../../lib/stream/stream-parser.ts';
+import { streamBytes } from '../tools/make-stream.ts';
+import * as r from '../tools/records.ts';
+
+/** Run a stream through the checker, as restart does. */
+function check(bytes: Uint8Array): void {
+  const checker = new ReferenceChecker();
+  const parser = new StreamParser({
+    frame: (frame) => checker.frame(frame),
+    end: () => checker.end(),
+    abort() {},
+  });
+  parser.write(bytes);
+  parser.end();
+}
+
+function failureOf(entries: readonly r.Entry[]): { failure: Failure; message: string } | undefined {
+  try {
+    check(r.writeImage(entries));
+    return undefined;
+  } catch (cause) {
+    if (!(cause instanceof PodError)) throw cause;
+    return { failure: cause.failure, message: cause.message };
+  }
+}
+
+/** The simple image with the first entry of a kind replaced, or with entries put before it. */
+function change(
+  kind: KindName,
+  make: (old: r.Entry) => r.Entry[],
+  semantics: '2.4' | '2.6' = '2.6',
+): r.Entry[] {
+  const image = r.simpleImage(semantics);
+  const at = image.findIndex((each) => each.kind === kind);
+  return [...image.slice(0, at), ...make(image[at]!), ...image.slice(at + 1)];
+}
+
+const meta = (old: r.Entry, more: object): r.Entry => ({ ...old, meta: { ...old.meta, ...more } });
+const withMeta = (kind: KindName, more: object, semantics: '2.4' | '2.6' = '2.6'): r.Entry[] =>
+  change(kind, (old) => [meta(old, more)], semantics);
+const before = (kind: KindName, ...extra: r.Entry[]): r.Entry[] => change(kind, (old) => [...extra, old]);
+
+const regular = (id: number, more: object = {}): r.Entry => ({
+  kind: 'regular',
+  meta: { id, path: '/data', flags: 2, position: 0n, ...more },
+});
+const socket = (id: number, more: object = {}): r.Entry => ({
+  kind: 'unix-socket',
+  meta: { id, flags: 2, type: 'stream', state: 'pair', ...more },
+});
+const pipe = (id: number, capacity = 4096): r.Entry => ({ kind: 'pipe', meta: { id, capacity } });
+const content = (file: number, length: number, more: object = {}): r.Entry => ({
+  kind: 'content',
+  meta: { file, ...more },
+  data: new Uint8Array(length),
+});
+
+t.test('images that fit', async (t) => {
+  for (const semantics of ['2.4', '2.6'] as const) {
+    t.equal(failureOf(r.simpleImage(semantics)), undefined, `simple ${semantics}`);
+    check(streamBytes({ semantics, size: 1 << 20 }));
+  }
+  const rich = [
+    r.hello('2.6'),
+    r.pod(),
+    r.tree(r.treeEntry(2), r.treeEntry(3, { ppid: 2 })),
+    r.tree(
+      r.treeEntry(4, { ppid: 3, state: 'zombie', status: 256 }),
+      r.treeEntry(5, { ppid: 0, pgid: 0, sid: 0 }),
+    ),
+    { kind: 'shm', meta: { id: 1, size: 5000n, origin: 'memfd' } } as r.Entry,
+    r.mm(1, {
+      vdso: { start: 0x7ffff0006000n, size: 0x2000n, vvarStart: 0x7ffff0000000n, vvarSize: 0x6000n },
+    }),
+    {
+      kind: 'areas',
+      meta: {
+        mm: 1,
+        areas: [
+          r.anonymous(0x20000n, 1),
+          r.anonymous(0x21000n, 1),
+          r.anonymous(0x30000n, 2, { kind: 'shm', shm: 1, offset: 0n, shared: true }),
+          r.anonymous(0x40000n, 1, { kind: 'file', offset: 0n, deletedFile: 9 }),
+        ],
+      },
+    } as r.Entry,
+    {
+      kind: 'areas',
+      meta: {
+        mm: 1,
+        areas: [
+          r.anonymous(0x7ffff0000000n, 6, { kind: 'vvar', prot: 1 }),
+          r.anonymous(0x7ffff0006000n, 2, { kind: 'vdso', prot: 5 }),
+        ],
+      },
+    } as r.Entry,
+    { kind: 230, flags: 0, meta: { grease: true } } as r.Entry,
+    pipe(1),
+    content(1, 4000),
+    content(1, 96),
+    { kind: 'pipe-end', meta: { id: 2, pipe: 1, flags: 0 } } as r.Entry,
+    socket(3, { peer: 4 }),
+    content(3, 10),
+    socket(4, { peer: 3 }),
+    socket(5, { type: 'dgram', state: 'connected', peer: 6 }),
+    socket(6, { type: 'dgram', state: 'unconnected', address: new TextEncoder().encode('/run/log') }),
+    regular(7, { memfd: 1, path: '/memfd:x' }),
+    {
+      kind: 'epoll',
+      meta: { id: 8, flags: 2, entries: [{ fd: 3, file: 3, events: 1, data: 0n }] },
+    } as r.Entry,
+    regular(9, { deleted: true, size: 8192n }),
+    content(9, 4096, { offset: 4096n }),
+    { kind: 'fd-table', meta: { id: 1, entries: [{ fd: 0, file: 2 }] } } as r.Entry,
+    { kind: 'fd-table', meta: { id: 1, entries: [{ fd: 7, file: 8 }] } } as r.Entry,
+    r.fs(1),
+    r.handlers(1, { signal: 10 }, { signal: 12 }),
+    r.process_('2.6', 2),
+    r.thread('2.6', 2, 2),
+    r.thread('2.6', 2, 20),
+    r.process_('2.6', 5),
+    r.thread('2.6', 5, 5),
+    r.process_('2.6', 3),
+    r.thread('2.6', 3, 3),
+    r.pages({ addr: 0x20000n }, 2),
+    r.pages({ addr: 0x40000n }),
+    { kind: 'pages', meta: { shm: 1, addr: 4096n }, data: new Uint8Array(4096) } as r.Entry,
+  ];
+  t.equal(failureOf(rich), undefined);
+});
+
+t.test('images that do not fit are damaged, and the message names what', async (t) => {
+  const area = (more: Partial<r.Area>, start = 0x20000n, count = 1): r.Entry[] =>
+    before('device', r.mm(2), {
+      kind: 'areas',
+      meta: { mm: 2, areas: [r.anonymous(start, count, more)] },
+    });
+  const cases: [string, r.Entry[], RegExp][] = [
+    ['no tree', change('tree', () => []), /no process tree|not in the tree/],
+    ['a second POD', before('tree', r.pod()), /second POD/],
+    ['TREE behind memory', before('device', r.tree(r.treeEntry(9))), /tree comes after the memory section/],
+    ['AREAS behind pages', [...r.simpleImage('2.6'), r.areas(1)], /comes after the pages section/],
+    [
+      'pid twice',
+      withMeta('tree', { processes: [r.treeEntry(2), r.treeEntry(2)] }),
+      /process 2 is in the tree twice/,
+    ],
+    [
+      'child before parent',
+      withMeta('tree', { processes: [r.treeEntry(3, { ppid: 2 }), r.treeEntry(2)] }),
+      /parent 2/,
+    ],
+    ['own parent', withMeta('tree', { processes: [r.treeEntry(2, { ppid: 2 })] }), /parent 2/],
+    [
+      'cycle',
+      withMeta('tree', { processes: [r.treeEntry(2, { ppid: 3 }), r.treeEntry(3, { ppid: 2 })] }),
+      /parent 3/,
+    ],
+    [
+      'child of a zombie',
+      withMeta('tree', {
+        processes: [r.treeEntry(2), r.treeEntry(3, { state: 'zombie' }), r.treeEntry(4, { ppid: 3 })],
+      }),
+      /zombie/,
+    ],
+    [
+      'group in two sessions',
+      withMeta('tree', { processes: [r.treeEntry(2), r.treeEntry(3, { sid: 0 })] }),
+      /sessions/,
+    ],
+    [
+      'session leader in a foreign group',
+      withMeta('tree', { processes: [r.treeEntry(2, { pgid: 7 })] }),
+      /leads a session/,
+    ],
+    [
+      'threadGroup in 2.6',
+      withMeta('tree', { processes: [r.treeEntry(2, { threadGroup: 2 })] }),
+      /thread group/,
+    ],
+    [
+      'threadGroup of nobody',
+      withMeta('tree', { processes: [r.treeEntry(2, { threadGroup: 9 })] }, '2.4'),
+      /thread group of 9/,
+    ],
+    ['process not in the tree', before('process', r.process_('2.6', 9)), /process 9 is not in the tree/],
+    [
+      'tree without its process',
+      withMeta('tree', { processes: [r.treeEntry(2), r.treeEntry(3)] }),
+      /process 3 of the tree/,
+    ],
+    [
+      'process twice',
+      before('process', r.process_('2.6', 2), r.thread('2.6', 2, 2)),
+      /process 2 is defined twice/,
+    ],
+    ['thread of another', withMeta('thread', { pid: 3 }), /does not follow/],
+    ['no thread', change('thread', () => []), /process 2 has no thread/],
+    ['no leader', withMeta('thread', { tid: 9 }), /no thread of its own id/],
+    ['thread twice', change('thread', (old) => [old, old]), /thread 2 is defined twice/],
+    ['2.4 with two threads', change('thread', (old) => [old, r.thread('2.4', 2, 3)], '2.4'), /thread 3/],
+    ['11 limits in 2.6', withMeta('process', { limits: r.limits(11) }), /11 resource limits/],
+    ['16 limits in 2.4', withMeta('process', { limits: r.limits(16) }, '2.4'), /16 resource limits/],
+    ['shared queue in 2.4', withMeta('process', { pending: [r.siginfo(10)] }, '2.4'), /2\.4 lacked/],
+    ['unknown mm', withMeta('process', { mm: 9 }), /address space 9/],
+    ['unknown files', withMeta('process', { files: 9 }), /descriptor table 9/],
+    ['unknown fs', withMeta('process', { fs: 9 }), /filesystem context 9/],
+    ['unknown handlers', withMeta('process', { handlers: 9 }), /handler table 9/],
+    ['mm twice', before('device', r.mm(1)), /address space 1 is defined twice/],
+    [
+      'vdso in 2.4',
+      withMeta(
+        'mm',
+        { vdso: { start: 0x20000n, size: 0x1000n, vvarStart: 0x30000n, vvarSize: 0x1000n } },
+        '2.4',
+      ),
+      /vdso/,
+    ],
+    ['heap upside down', withMeta('mm', { brk: 0n }), /heap ends before/],
+    ['odd auxv', withMeta('mm', { auxv: new Uint8Array(9) }), /auxiliary/],
+    ['exe with ..', withMeta('mm', { exe: { path: '/usr/../etc/passwd' } }), /'\.\.'/],
+    ['areas of no mm', withMeta('areas', { mm: 9 }), /address space 9/],
+    ['areas out of order', before('device', { ...r.areas(1) }), /out of order/],
+    ['area upside down', area({ end: 0x10000n }), /ends before/],
+    ['area unaligned', area({ end: 0x20001n }), /aligned/],
+    ['area too high', area({}, 0x7ffffffff000n, 2), /outside user memory/],
+    ['area of a file without one', area({ kind: 'file', offset: 0n }), /names none/],
+    ['area with a climbing path', area({ kind: 'file', offset: 0n, file: { path: '/a/..' } }), /'\.\.'/],
+    ['area of no shm', area({ kind: 'shm', offset: 0n, shm: 4 }), /shared memory 4/],
+    ['area at an odd offset', area({ kind: 'file', offset: 5n, file: { path: '/a' } }), /offset/],
+    [
+      'area at an endless offset',
+      area({ kind: 'file', offset: (1n << 63n) - 4096n, file: { path: '/a' } }, 0x20000n, 2),
+      /offset/,
+    ],
+    ['vdso area without vdso', area({ kind: 'vdso' }), /no vdso/],
+    [
+      'area of an object that never comes',
+      area({ kind: 'file', offset: 0n, deletedFile: 77 }),
+      /open file 77/,
+    ],
+    ['pages outside', withMeta('pages', { addr: 0x5000000n }), /outside its private areas/],
+    ['pages across an end', withMeta('pages', { addr: r.heapAddress + 0x2000n }), /outside/],
+    ['pages unaligned', withMeta('pages', { addr: r.heapAddress + 8n }), /whole pages/],
+    ['half a page', change('pages', (old) => [{ ...old, data: new Uint8Array(100) }]), /whole pages/],
+    ['no pages', change('pages', (old) => [{ ...old, data: new Uint8Array(0) }]), /whole pages/],
+    ['pages of both', withMeta('pages', { shm: 1 }), /both or none/],
+    ['pages of none', withMeta('pages', { mm: undefined }), /pages|frame/],
+    [
+      'pages of no shm',
+      change('pages', (old) => [{ ...old, meta: { shm: 3, addr: 0n } }]),
+      /shared memory 3/,
+    ],
+    ['pages of no mm', withMeta('pages', { mm: 3 }), /address space 3/],
+    ['pages near 2^64', withMeta('pages', { addr: 0xfffffffffffff000n }), /outside/],
+    ['object twice', before('device', r.device(1)), /open file 1 is defined twice/],
+    ['relative path', withMeta('device', { path: 'dev/null' }), /not absolute/],
+    ['climbing path', withMeta('device', { path: '/dev/../../x' }), /'\.\.'/],
+    ['climbing cwd', withMeta('fs', { cwd: '/..' }), /'\.\.'/],
+    ['climbing socket', before('fs', socket(5, { address: new TextEncoder().encode('../x') })), /'\.\.'/],
+    ['descriptor of nothing', before('fs', r.fdTable(2, 9)), /open file 9/],
+    [
+      'descriptors out of order',
+      before('fs', {
+        kind: 'fd-table',
+        meta: {
+          id: 2,
+          entries: [
+            { fd: 1, file: 1 },
+            { fd: 1, file: 1 },
+          ],
+        },
+      }),
+      /out of order/,
+    ],
+    [
+      'table that comes back',
+      before('fs', r.fdTable(2, 1), r.fdTable(1, 1)),
+      /descriptor table 1 is defined twice/,
+    ],
+    ['pipe end of nothing', before('fs', { kind: 'pipe-end', meta: { id: 5, pipe: 1, flags: 0 } }), /pipe 1/],
+    ['content of nothing', before('fs', content(1, 10)), /open file 1/],
+    ['too much content', before('fs', pipe(5), content(5, 4096), content(5, 1)), /more than it holds/],
+    [
+      'content behind the end of file',
+      before('fs', regular(5, { deleted: true, size: 10n }), content(5, 4, { offset: 8n })),
+      /more than/,
+    ],
+    [
+      'epoll of itself',
+      before('fs', {
+        kind: 'epoll',
+        meta: { id: 5, flags: 0, entries: [{ fd: 5, file: 5, events: 1, data: 0n }] },
+      }),
+      /open file 5/,
+    ],
+    ['socket of itself', before('fs', socket(5, { peer: 5 })), /itself/],
+    ['half a pair', before('fs', socket(5, { peer: 6 })), /connected to 6/],
+    [
+      'a triangle',
+      before('fs', socket(5, { peer: 6 }), socket(6, { peer: 7 }), socket(7, { peer: 5 })),
+      /another/,
+    ],
+    ['peer that is no socket', before('fs', socket(5, { peer: 1 })), /another/],
+    ['memfd of nothing', before('fs', regular(5, { memfd: 1 })), /shared memory 1/],
+    [
+      'signal 0',
+      withMeta('handlers', { actions: [{ signal: 0, handler: 1n, flags: 0n, restorer: 0n, mask: 0n }] }),
+      /signal 0/,
+    ],
+    ['odd page size', withMeta('hello', { pageSize: 1000 }), /1000/],
+  ];
+  for (const [name, image, message] of cases) {
+    const found = failureOf(image);
+    t.equal(found?.failure, 'damaged', `${name}: ${found?.message}`);
+    t.match(found?.message ?? '', message, name);
+    t.notMatch(found?.message ?? '', /\n/, name);
+  }
+});
+
+t.test('more than a sane image has is exit 9', async (t) => {
+  const cases: [string, r.Entry[]][] = [
+    [
+      'shared memory of petabytes',
+      before('mm', { kind: 'shm', meta: { id: 1, size: 1n << 60n, origin: 'memfd' } }),
+    ],
+    ['an unlinked file of petabytes', before('fs', regular(5, { deleted: true, size: 1n << 60n }))],
+    [
+      'a descriptor beyond all',
+      before('fs', { kind: 'fd-table', meta: { id: 2, entries: [{ fd: 0xffffffff, file: 1 }] } }),
+    ],
+  ];
+  for (const [name, image] of cases) t.equal(failureOf(image)?.failure, 'limit', name);
+});
+
+t.test('a checker fed without HELLO, or with a layer', async (t) => {
+  const checker = new ReferenceChecker();
+  t.throws(() => checker.end(), { name: 'PodError', failure: 'damaged' });
+  t.throws(() => check(streamBytes({ layer: 'compress' })), { name: 'PodError', failure: 'usage', message: /layer compress/ });
+});
+
+t.test('a million areas cost little, the next ones are refused', async (t) => {
+  const many = (function* () {
+    yield* [r.hello('2.6'), r.pod(), r.tree(r.treeEntry(2))];
+    for (let id = 1; ; id++) {
+      yield r.mm(id);
+      for (let at = 0; at < 64; at++) {
+        const list = Array.from({ length: 256 }, (_each, n) =>
+          r.anonymous(BigInt((at * 256 + n) * 2 + 16) << 12n, 1),
+        );
+        yield { kind: 'areas', meta: { mm: id, areas: list } } as r.Entry;
+      }
+    }
+  })();
+  const checker = new ReferenceChecker();
+  const feed = new StreamParser({ frame: (frame) => checker.frame(frame), end() {}, abort() {} });
+  const { StreamWriter } = await import('../../lib/stream/stream-writer.ts');
+  const { kinds } = await import('../../lib/stream/kind.ts');
+  const writer = new StreamWriter(feed);
+  global.gc?.();
+  const start = process.memoryUsage().rss;
+  t.throws(
+    () => {
+      for (const { kind, meta } of many) writer.record(kinds[kind as KindName], meta);
+    },
+    { name: 'PodError', failure: 'limit', message: /areas/ },
+  );
+  t.ok(process.memoryUsage().rss - start < 120 << 20, 'in bounded memory');
+});
