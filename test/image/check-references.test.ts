@@ -340,7 +340,11 @@ t.test('more than a sane image has is exit 9', async (t) => {
 t.test('a checker fed without HELLO, or with a layer', async (t) => {
   const checker = new ReferenceChecker();
   t.throws(() => checker.end(), { name: 'PodError', failure: 'damaged' });
-  t.throws(() => check(streamBytes({ layer: 'compress' })), { name: 'PodError', failure: 'usage', message: /layer compress/ });
+  t.throws(() => check(streamBytes({ layer: 'compress' })), {
+    name: 'PodError',
+    failure: 'usage',
+    message: /layer compress/,
+  });
 });
 
 t.test('a million areas cost little, the next ones are refused', async (t) => {

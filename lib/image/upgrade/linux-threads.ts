@@ -6,8 +6,8 @@
  * else's threads and stay processes.
  *
  * Refused is a group that signals its tasks by pid where that can be seen: a handler for the signals LinuxThreads
- * restarts and cancels with, one of them pending, a dead thread whose manager waits for it. In one process such a
- * signal would reach any thread.
+ * restarts and cancels with, one of them pending, a dead thread whose manager has to wait for it, a task that is
+ * waiting for a thread's end right now. In one process such a signal would reach any thread, and such a wait none.
  */
 import type { TreeEntry } from '../model.ts';
 import type { Records } from '../record.ts';
@@ -17,9 +17,12 @@ import type { ThreadGroup } from './thread-groups.ts';
 /** __pthread_sig_restart, _cancel and _debug: the first three real-time signals. */
 const threadSignals = [32, 33, 34];
 const firstHandlerAddress = 2n;
+/** wait4, waitid; on i386 waitpid, wait4. */
+const waitCalls: Record<string, readonly number[]> = { x86_64: [61, 247], i386: [7, 114] };
 const blame = 'leave out --merge-threads: the tasks then stay processes that share memory';
 
 export interface LinuxThreadsImage {
+  arch: string;
   entries: readonly TreeEntry[];
   processes: ReadonlyMap<number, Records['process']>;
   threads: ReadonlyMap<number, Records['thread']>;
@@ -89,6 +92,9 @@ function checkSignals(group: ThreadGroup, manager: TreeEntry, image: LinuxThread
       );
     }
   }
+  const waiting = group.members.find((pid) => waitsForThread(pid, group, image));
+  if (waiting !== undefined)
+    throw cannotUpgrade(object, `its task ${waiting} waits for the end of a thread as for a process`, blame);
   const dead = image.entries.find((entry) => entry.state === 'zombie' && entry.ppid === manager.pid);
   if (dead) {
     throw cannotUpgrade(
@@ -97,4 +103,11 @@ function checkSignals(group: ThreadGroup, manager: TreeEntry, image: LinuxThread
       blame,
     );
   }
+}
+
+/** Blocked in a wait call with no children but threads of the group. */
+function waitsForThread(pid: number, group: ThreadGroup, image: LinuxThreadsImage): boolean {
+  const call = image.threads.get(pid)?.systemCall?.number;
+  if (call === undefined || !waitCalls[image.arch]?.includes(call)) return false;
+  return image.entries.every((entry) => entry.ppid !== pid || group.members.includes(entry.pid));
 }

@@ -25,23 +25,21 @@ const atSysinfoEhdr = 33n;
 
 export interface WithVdso {
   mm: Records['mm'];
-  areas: Area[];
+  /** Two areas that touch, to be put where they belong among the others. */
+  added: [vvar: Area, vdso: Area];
 }
 
-/** Give an address space and its areas (all of them, ascending) a vdso. */
+/** Give an address space a vdso where its areas (all of them, ascending) leave room. */
 export function addVdso(mm: Records['mm'], areas: readonly Area[], arch: string): WithVdso {
   if (mm.vdso) throw notOf24(`address space ${mm.id}`, 'a vdso');
   const start = findRoom(mm, areas, arch) + room;
   const vdso = { start: start + vvarSize, size: vdsoSize, vvarStart: start, vvarSize };
-  const added: Area[] = [
-    { start, end: vdso.start, prot: 1, kind: 'vvar', shared: false },
-    { start: vdso.start, end: vdso.start + vdsoSize, prot: 5, kind: 'vdso', shared: false },
-  ];
-  const at = areas.findIndex((area) => area.start >= start);
-  const split = at < 0 ? areas.length : at;
   return {
     mm: { ...mm, vdso, auxv: addToAuxv(mm, vdso.start, arch === 'i386' ? 4 : 8) },
-    areas: [...areas.slice(0, split), ...added, ...areas.slice(split)],
+    added: [
+      { start, end: vdso.start, prot: 1, kind: 'vvar', shared: false },
+      { start: vdso.start, end: vdso.start + vdsoSize, prot: 5, kind: 'vdso', shared: false },
+    ],
   };
 }
 
