@@ -73,7 +73,7 @@ export class Item {
   copy(): Item {
     return this.#frame
       ? Item.fromFrame(this.#frame.copy())
-      : new Item(this.kind, this.flags, this.seq, this.#meta, this.data.slice());
+      : new Item(this.kind, this.flags, this.seq, this.#meta, new Uint8Array(this.data));
   }
 
   /** Send it on. */

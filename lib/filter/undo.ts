@@ -93,7 +93,7 @@ export class Peek implements Sink {
       this.#next.write(chunk);
       return;
     }
-    this.#start = this.#start.length === 0 ? chunk.slice() : Buffer.concat([this.#start, chunk]);
+    this.#start = this.#start.length === 0 ? new Uint8Array(chunk) : Buffer.concat([this.#start, chunk]);
     if (this.#start.length >= this.#length) this.#open();
   }
 

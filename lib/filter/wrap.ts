@@ -87,7 +87,7 @@ class WrapStage implements Sink {
     if (!this.#held) {
       this.#encoder.write(chunk);
     } else if (this.#imageId === undefined) {
-      this.#held.push(chunk.slice());
+      this.#held.push(new Uint8Array(chunk));
     } else {
       const { name: filter, version } = this.#parts;
       if (this.#output) {

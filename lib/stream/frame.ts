@@ -47,7 +47,8 @@ export class Frame {
 
   /** A copy that outlives the reader's buffer. */
   copy(): Frame {
-    return new Frame(this.raw.slice(), this.kind, this.flags, this.seq, this.metaBytes.length);
+    // Not slice(): a chunk may be a Buffer, whose slice() is a view.
+    return new Frame(new Uint8Array(this.raw), this.kind, this.flags, this.seq, this.metaBytes.length);
   }
 }
 

@@ -30,5 +30,6 @@ export function decodeMeta(bytes: Uint8Array): Record<string, unknown> {
       'the stream was made by a faulty or hostile program',
     );
   }
-  return packr.unpack(bytes.slice()) as Record<string, unknown>;
+  // Not slice(): of a Buffer that is a view, and decoded byte strings would change with the chunk.
+  return packr.unpack(new Uint8Array(bytes)) as Record<string, unknown>;
 }

@@ -181,7 +181,7 @@ export class StreamParser implements Sink {
     if (view.getUint32(12, true) !== 0)
       throw new PodError('damaged', 'a reserved field of the preamble is not zero');
     this.#sawPreamble = true;
-    this.#preamble = bytes.slice();
+    this.#preamble = new Uint8Array(bytes);
     this.#tally.bytes = preamble.length;
   }
 

@@ -27,7 +27,7 @@ type SegmentParts = Pick<Records['thread'], 'registers'> & { gdt?: Uint8Array[] 
 export function upgradeSegments(thread: Records['thread'], arch: string): SegmentParts {
   if (thread.gdt !== undefined) throw notOf24(`thread ${thread.tid}`, 'thread areas in the GDT');
   if (arch !== 'i386') return { registers: thread.registers };
-  const registers = thread.registers.slice();
+  const registers = new Uint8Array(thread.registers);
   const view = new DataView(registers.buffer, registers.byteOffset, registers.byteLength);
   for (const index of Object.values(segments)) {
     const selector = view.getBigUint64(index * 8, true);
