@@ -1,0 +1,289 @@
+/**
+ * Making a pod. native/pod-init does the system calls; this side decides, registers the pod and gives the word.
+ *
+ * The status channel (descriptor 3 of pod-init, a socket pair) speaks in lines. From pod-init: `pid N` (pid 1, as
+ * the host numbers it), `ready` (all is made, nothing runs), `started N` (the command's exec succeeded, or the main
+ * process was taken over; N is its pid inside), `error STEP ERRNO`. To pod-init: `go`, or `main N`. When the channel
+ * closes before `started`, pod-init ends and all that was made inside ends with it: a starter or a restart that is
+ * killed leaves nothing behind.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { realpathSync, statSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { hostname as hostName } from 'node:os';
+import { getSystemErrorMap } from 'node:util';
+import { nativeProgram } from '../../native/index.ts';
+import { runtimeDirectory } from '../runtime/runtime-dir.ts';
+import { PodError } from '../stream/error.ts';
+import { killPod } from './kill.ts';
+import { readStat } from './proc.ts';
+import { checkName, type PodEntry, socketPath, writeEntry } from './registry.ts';
+
+export interface PodOptions {
+  name: string;
+  /** Command and arguments; looked up in the environment's PATH, below the session's root. */
+  command: readonly string[];
+  /** Folder that becomes the session's `/`; without it the session sees the host's files. */
+  root?: string;
+  /** Where the command starts, seen from inside. Default: the caller's, or `/` with a root. */
+  cwd?: string;
+  /** Default: the caller's. */
+  env?: Readonly<Record<string, string | undefined>>;
+  /** Default: the machine's. */
+  hostname?: string;
+  domainname?: string;
+  /** Size of the console. Default 24 x 80. */
+  rows?: number;
+  columns?: number;
+  /** The console does not echo and translates nothing: for a session whose input and output are not a person's. */
+  plain?: boolean;
+}
+
+export interface Pod {
+  readonly entry: PodEntry;
+}
+
+/** A pod without a session: namespaces, mounts, console and socket are there. */
+export interface PreparedPod {
+  /** Not yet the final one: `main` is 0, `held` is true. */
+  readonly entry: PodEntry;
+  /** Host pid of its pid 1. */
+  readonly initPid: number;
+  /** The console's path inside. */
+  readonly consolePath: string;
+  /** Run the command. Resolves when its exec has succeeded; throws exit 127 / 126 when it did not. */
+  start(): Promise<Pod>;
+  /** Name the main process (pid inside) of a session that was made in here by other means. */
+  adopt(mainPid: number): Promise<Pod>;
+  /** End it, and whatever was made inside. */
+  destroy(): Promise<void>;
+}
+
+/** Start a session. Resolves when the command runs (its exec has succeeded). */
+export async function createPod(options: PodOptions): Promise<Pod> {
+  return (await preparePod(options)).start();
+}
+
+/**
+ * A pod for a restart: pid 1 sits in its poll loop, reaps nothing, and waits for adopt(). Its descriptors are 0 to 24
+ * (docs/pods.md); others may be made in it at 64 and above, and must be closed before adopt(). It ends by itself
+ * when this process does.
+ */
+export function holdPod(options: Omit<PodOptions, 'command' | 'cwd' | 'env'>): Promise<PreparedPod> {
+  return preparePod({ ...options, command: [], env: {} });
+}
+
+/** Make everything but the session. */
+export async function preparePod(options: PodOptions): Promise<PreparedPod> {
+  checkName(options.name);
+  const root = options.root === undefined ? undefined : resolveRoot(options.root);
+  const cwd = options.cwd ?? (root === undefined ? process.cwd() : '/');
+  const hostname = options.hostname ?? hostName();
+  const channel = new StatusChannel(
+    spawn(nativeProgram('pod-init'), initArguments(options, { root, cwd, hostname }), {
+      stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+      env: (options.env ?? process.env) as NodeJS.ProcessEnv,
+      cwd: '/',
+      detached: true,
+    }),
+    options,
+  );
+  const initPid = await channel.expect('pid');
+  await channel.expect('ready');
+  const stat = readStat(initPid);
+  if (!stat) throw new PodError('other', `pod ${options.name} ended while it was made`);
+  const entry: PodEntry = {
+    version: 1,
+    name: options.name,
+    init: initPid,
+    initStart: stat.start,
+    main: 0,
+    command: [...options.command],
+    created: new Date().toISOString(),
+    root: root ?? null,
+    cwd,
+    hostname,
+    socket: socketPath(options.name),
+    held: true,
+  };
+  writeEntry(entry);
+
+  const settle = async (word: string, main: number): Promise<Pod> => {
+    const settled = { ...entry, main, held: false };
+    // Before the word: afterwards the session may end at any moment, and pid 1 removes the entry that is there.
+    writeEntry(settled);
+    try {
+      channel.send(word);
+      await channel.expect('started');
+    } catch (cause) {
+      await killPod(entry);
+      throw cause;
+    }
+    channel.close();
+    return { entry: settled };
+  };
+  return {
+    entry,
+    initPid,
+    consolePath: '/dev/pts/0',
+    // pid 1's first child.
+    start: () => settle('go\n', 2),
+    adopt: (mainPid) => settle(`main ${mainPid}\n`, mainPid),
+    destroy: async () => {
+      await killPod(entry);
+      channel.close();
+    },
+  };
+}
+
+function resolveRoot(path: string): string {
+  let root: string;
+  try {
+    root = realpathSync(path);
+  } catch (cause) {
+    throw new PodError('usage', `cannot use ${path} as the root: ${(cause as Error).message}`, undefined, {
+      cause,
+    });
+  }
+  if (!statSync(root).isDirectory()) throw new PodError('usage', `${path} is not a directory`);
+  if (root === '/') throw new PodError('usage', "the root is the host's own", 'leave --root out');
+  return root;
+}
+
+function initArguments(
+  options: PodOptions,
+  { root, cwd, hostname }: { root: string | undefined; cwd: string; hostname: string },
+): string[] {
+  const given: (readonly [string, string | undefined])[] = [
+    ['--folder', runtimeDirectory('pods')],
+    ['--name', options.name],
+    ['--root', root],
+    ['--cwd', cwd],
+    ['--hostname', hostname],
+    ['--domainname', options.domainname],
+    ['--size', `${options.rows ?? 24}x${options.columns ?? 80}`],
+  ];
+  const list = given.flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
+  if (process.geteuid!() !== 0) list.push('--user');
+  if (options.plain) list.push('--plain');
+  if (options.command.length > 0) list.push('--', ...options.command);
+  return list;
+}
+
+/** The creator's end of the status channel. */
+class StatusChannel {
+  readonly #socket: Socket;
+  readonly #options: PodOptions;
+  #text = '';
+  #ended = false;
+  #failure: Error | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(child: ChildProcess, options: PodOptions) {
+    this.#options = options;
+    this.#socket = child.stdio[3] as Socket;
+    child.on('error', (cause) => {
+      this.#failure = cause;
+      this.#end();
+    });
+    child.unref();
+    this.#socket?.on('data', (chunk: Buffer) => {
+      this.#text += chunk.toString('utf8');
+      this.#wake?.();
+    });
+    this.#socket?.on('error', () => this.#end());
+    this.#socket?.on('end', () => this.#end());
+  }
+
+  #end(): void {
+    this.#ended = true;
+    this.#wake?.();
+  }
+
+  send(word: string): void {
+    this.#socket.write(word);
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  /** The number behind `word` (0 for none), whatever came before it stays. */
+  async expect(word: string): Promise<number> {
+    for (;;) {
+      const lines = this.#text.split('\n').slice(0, -1);
+      const failed = lines.find((line) => line.startsWith('error '));
+      if (failed) {
+        this.close();
+        throw explain(failed, this.#options);
+      }
+      const found = lines.find((line) => line.split(' ', 1)[0] === word);
+      if (found) return Number(found.split(' ')[1] ?? 0);
+      if (this.#failure) {
+        throw new PodError(
+          'other',
+          `cannot run pod-init: ${this.#failure.message}`,
+          'npm run build makes it',
+          {
+            cause: this.#failure,
+          },
+        );
+      }
+      if (this.#ended) throw new PodError('other', `pod-init of ${this.#options.name} ended without a word`);
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+}
+
+const namespaceHint =
+  'this machine gives ordinary users no namespaces: as root, sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 (on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0), or run as root';
+
+/** `error STEP ERRNO` as a message for people. */
+function explain(line: string, options: PodOptions): PodError {
+  const [, step, code] = /^error (.*) (\d+)$/.exec(line) ?? ['', line, '0'];
+  const [name, text] = getSystemErrorMap().get(-Number(code)) ?? ['', `error ${code}`];
+  const program = options.command[0];
+  switch (step) {
+    case 'taken':
+      return new PodError(
+        'other',
+        `a pod named ${options.name} runs already`,
+        `pod-attach ${options.name} shows it, pod-kill ${options.name} ends it`,
+      );
+    case 'exec':
+      return new PodError(
+        'other',
+        `cannot run ${program}: ${text}`,
+        name === 'ENOENT'
+          ? `is it on the PATH${options.root === undefined ? '' : ', inside the root'}`
+          : undefined,
+        { exitCode: name === 'ENOENT' ? 127 : 126 },
+      );
+    case 'cwd':
+      return new PodError(
+        'other',
+        `cannot start in ${options.cwd ?? process.cwd()}: ${text}`,
+        'choose another with --cwd',
+        {
+          exitCode: 126,
+        },
+      );
+    case 'main':
+      return new PodError('other', 'the main process is not in the pod');
+    case 'unshare':
+    case '/proc/self/uid_map':
+    case '/proc/self/gid_map':
+      return new PodError('other', `cannot make namespaces: ${text}`, namespaceHint);
+    case 'mkdir /proc':
+    case 'mkdir /dev':
+      return new PodError(
+        'other',
+        `cannot make ${options.root}${step.slice(6)}: ${text}`,
+        'a root needs the folders proc and dev',
+      );
+    default:
+      return new PodError('other', `cannot make the pod: ${step}: ${text}`);
+  }
+}

@@ -1,0 +1,49 @@
+/** Ending a pod, or sending its session a signal. */
+import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PodError } from '../stream/error.ts';
+import { connectPod } from './console.ts';
+import { isAlive } from './proc.ts';
+import { type PodEntry, sweep } from './registry.ts';
+
+/**
+ * End a pod at once: the kernel kills all of a pid namespace with its pid 1. Resolves when every process is gone,
+ * which is when pid 1 is a zombie (it becomes one after all others; who reaps it, and when, is the host's matter).
+ */
+export async function killPod(entry: PodEntry): Promise<void> {
+  if (isAlive(entry.init, entry.initStart)) {
+    try {
+      process.kill(entry.init, 'SIGKILL');
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'ESRCH') throw cause;
+    }
+    await waitGone(entry);
+  }
+  sweep(entry.name);
+}
+
+/** Resolves when no process of the pod is left. */
+export async function waitGone(entry: PodEntry): Promise<void> {
+  for (let pause = 1; isAlive(entry.init, entry.initStart); pause = Math.min(pause * 2, 50))
+    await sleep(pause);
+}
+
+/** Send a signal to the main process's group. */
+export async function signalPod(entry: PodEntry, signal: number): Promise<void> {
+  const connection = await connectPod(entry);
+  try {
+    await connection.signal(signal);
+  } finally {
+    connection.close();
+  }
+}
+
+/** `TERM`, `SIGTERM`, `term` or `15` as a number. Throws `usage`. */
+export function signalNumber(text: string): number {
+  const name = text.toUpperCase().replace(/^(SIG)?/, 'SIG');
+  const number = /^\d+$/.test(text) ? Number(text) : constants.signals[name as NodeJS.Signals];
+  if (number === undefined || number < 0 || number > 64) {
+    throw new PodError('usage', `${text} is not a signal`, 'kill -l lists them');
+  }
+  return number;
+}

@@ -1,0 +1,73 @@
+/** What /proc tells of a process on the host. proc(5). */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+
+export interface ProcessStat {
+  /** R S D T t Z X I. */
+  state: string;
+  parent: number;
+  /** Clock ticks since boot. */
+  start: number;
+}
+
+/** /proc/PID/stat; undefined when there is no such process. */
+export function readStat(pid: number): ProcessStat | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  } catch {
+    return undefined;
+  }
+  // The name in parentheses may hold anything, parentheses too.
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return { state: fields[0]!, parent: Number(fields[1]), start: Number(fields[19]) };
+}
+
+/** The process that had this pid and start time lives; a zombie does not. */
+export function isAlive(pid: number, start: number): boolean {
+  const stat = readStat(pid);
+  return stat !== undefined && stat.start === start && stat.state !== 'Z' && stat.state !== 'X';
+}
+
+/** Identity of a process's pid namespace; undefined when it is gone or not ours to see. */
+export function pidNamespace(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Host pids of all processes, by pid namespace (those we may look at). */
+export function processesByNamespace(): Map<string, number[]> {
+  const found = new Map<string, number[]>();
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    const space = pidNamespace(Number(entry));
+    if (space === undefined) continue;
+    const pids = found.get(space);
+    if (pids) pids.push(Number(entry));
+    else found.set(space, [Number(entry)]);
+  }
+  return found;
+}
+
+/** Pid inside the innermost namespace; undefined when the process is gone. */
+export function innerPid(pid: number): number | undefined {
+  try {
+    const line = /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1];
+    return line === undefined ? undefined : Number(line.trim().split(/\s+/).at(-1));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Proportional set size in bytes (shared pages counted once over their users); 0 when it cannot be read. */
+export function memoryOf(pid: number): number {
+  try {
+    return (
+      Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1'))?.[1] ?? 0) * 1024
+    );
+  } catch {
+    return 0;
+  }
+}
