@@ -249,7 +249,7 @@ t.test('images that do not fit are damaged, and the message names what', async (
     ['half a page', change('pages', (old) => [{ ...old, data: new Uint8Array(100) }]), /whole pages/],
     ['no pages', change('pages', (old) => [{ ...old, data: new Uint8Array(0) }]), /whole pages/],
     ['pages of both', withMeta('pages', { shm: 1 }), /both or none/],
-    ['pages of none', withMeta('pages', { mm: undefined }), /pages|frame/],
+    ['pages of none', change('pages', (old) => [{ ...old, meta: { addr: r.heapAddress } }]), /both or none/],
     [
       'pages of no shm',
       change('pages', (old) => [{ ...old, meta: { shm: 3, addr: 0n } }]),
