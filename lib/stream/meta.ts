@@ -12,7 +12,9 @@ const packr = new Packr({
   variableMapSize: true,
   int64AsType: 'bigint',
   moreTypes: false,
-});
+  // A field that is undefined is left out, as JSON does; msgpackr would write an extension.
+  skipValues: [undefined],
+} as ConstructorParameters<typeof Packr>[0]);
 
 export function encodeMeta(value: object): Uint8Array {
   // pack() returns a view of a shared buffer that the next pack() overwrites.

@@ -52,3 +52,9 @@ t.test('what is not lawful is damaged', async (t) => {
     t.throws(() => decodeMeta(Buffer.from(hex, 'hex')), /a record cannot be read/);
   }
 });
+
+t.test('fields that are undefined are left out', async (t) => {
+  const meta = encodeMeta({ a: 1, b: undefined, c: { d: undefined, e: 2 } });
+  t.strictSame(decodeMeta(meta), { a: 1, c: { e: 2 } });
+  t.equal(Buffer.from(meta).toString('hex'), Buffer.from(encodeMeta({ a: 1, c: { e: 2 } })).toString('hex'));
+});
