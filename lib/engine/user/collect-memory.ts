@@ -13,6 +13,7 @@ import { pageSize, SYS } from './abi.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
+import { segmentName } from './segment-name.ts';
 import type { SessionView } from './session-view.ts';
 
 type AreaRecord = Records['areas']['areas'][number];
@@ -124,7 +125,7 @@ export class MemoryCollector {
     const { path } = area;
     if (path === '[vdso]') return { kind: 'vdso' };
     if (path.startsWith('[vvar')) return { kind: 'vvar' };
-    if (shared && (path === '/dev/zero (deleted)' || path.startsWith('[anon_shmem'))) {
+    if (shared && (path === '/dev/zero (deleted)' || path.startsWith('[anon_shmem') || path === `/memfd:${segmentName} (deleted)`)) {
       return { kind: 'shm', shm: this.#segment(pid, area), offset: area.offset };
     }
     if (shared && (path === '' || path.startsWith('[anon:')))

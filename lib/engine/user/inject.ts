@@ -25,7 +25,7 @@ import { PodError } from '../../stream/error.ts';
 import { allSignals, MAP, NT_X86_XSTATE, PROT, PTRACE, REG, registerWords, SYS } from './abi.ts';
 import { endedOnlyByStop, rewindCall } from './interrupted-call.ts';
 import { describeProcess, type MappedArea } from './proc.ts';
-import { Remote } from './remote.ts';
+import { type CallSite, Remote } from './remote.ts';
 import { buildSignalFrame, maxSignalFrame } from './signal-frame.ts';
 
 const code = Uint8Array.of(0x0f, 0x05, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b, 0, 0, 0, 0, 0);
@@ -113,15 +113,24 @@ export class Injector {
 
   /** Run `body` with a Remote in the stopped thread; afterwards the thread is exactly as it was. */
   within<Result>(tid: number, state: ThreadState, body: (remote: Remote) => Result): Result {
-    if (this.#scratch === 0n) this.#prepare(tid, state);
-    const frame = this.#scratch + BigInt(headroom);
-    const pointer = this.#enter(tid, state, frame);
-    const remote = new Remote(tid, this.#template(state, pointer), frame + BigInt(frameRoom), dataRoom);
+    const { site, leave } = this.borrow(tid, state);
+    const remote = new Remote(tid, this.#template(state, site.stack), site.data, site.dataSize);
     try {
       return body(remote);
     } finally {
-      this.#leave(tid, state);
+      leave();
     }
+  }
+
+  /** The same for longer: where calls can be made until leave() is called. */
+  borrow(tid: number, state: ThreadState): { site: CallSite; leave: () => void } {
+    if (this.#scratch === 0n) this.#prepare(tid, state);
+    const frame = this.#scratch + BigInt(headroom);
+    const stack = this.#enter(tid, state, frame);
+    return {
+      site: { code: this.#code, stack, data: frame + BigInt(frameRoom), dataSize: dataRoom },
+      leave: () => this.#leave(tid, state),
+    };
   }
 
   /** Take the scratch area and the code away again, through any stopped thread of the process. */

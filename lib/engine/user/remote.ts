@@ -10,6 +10,16 @@ import { PodError } from '../../stream/error.ts';
 
 export type Word = bigint | number;
 
+/** Where tasks that share an address space run their calls: moves when the address space is rebuilt. */
+export interface CallSite {
+  /** Address of a `syscall` instruction. */
+  code: bigint;
+  /** A stack pointer that is safe while no code runs. */
+  stack: bigint;
+  data: bigint;
+  dataSize: number;
+}
+
 /** A remote call failed: `errno` is positive. */
 export class RemoteError extends Error {
   readonly errno: number;

@@ -1,0 +1,146 @@
+/**
+ * Descriptors: every open file description is made once, in the builder, and inherited; each process then puts
+ * them at its own numbers and drops the rest.
+ */
+import { native } from '../../../native/index.ts';
+import type { Records } from '../../image/record.ts';
+import { PodError } from '../../stream/error.ts';
+import { O, SYS } from './abi.ts';
+import { run } from './build-memory.ts';
+import type { ImageRecords, ObjectImage } from './image-records.ts';
+import type { NewTask } from './new-task.ts';
+import type { FileObject, RestoreContext, RestoredTable } from './objects/file-object.ts';
+import { fileObjects } from './objects/index.ts';
+import { closeLocal } from './objects/local-calls.ts';
+import type { Remote, Word } from './remote.ts';
+import { segmentName } from './segment-name.ts';
+
+export interface FileBuilderOptions {
+  builder: NewTask;
+  console: string | undefined;
+  warn: (sentence: string) => void;
+}
+
+type Entry = Records['fd-table']['entries'][number];
+
+export class FileBuilder {
+  readonly #image: ImageRecords;
+  readonly #options: FileBuilderOptions;
+  readonly #descriptors = new Map<number, number>();
+  readonly #segments = new Map<number, number>();
+  readonly #context: RestoreContext;
+  readonly #remote: Remote;
+
+  constructor(image: ImageRecords, options: FileBuilderOptions) {
+    this.#image = image;
+    this.#options = options;
+    this.#remote = options.builder.remote;
+    const memory = new Map<string, unknown>();
+    this.#context = {
+      builder: this.#remote,
+      builderPid: options.builder.tid,
+      keep: (id, fd) => {
+        this.#descriptors.set(id, Number(fd));
+      },
+      descriptor: (id) => this.#descriptor(id),
+      contents: (id) => image.contents.get(id) ?? [],
+      once<Value>(key: string, make: () => Value): Value {
+        if (!memory.has(key)) memory.set(key, make());
+        return memory.get(key) as Value;
+      },
+      console: options.console,
+      warn: options.warn,
+      refuse(what, hint) {
+        throw new PodError('cannot-restart', what, hint);
+      },
+    };
+  }
+
+  /** Make every object and shared memory segment in the builder. */
+  make(): void {
+    for (const segment of this.#image.segments.values()) this.#makeSegment(segment);
+    for (const object of this.#image.objects) {
+      this.#remote.reset();
+      ownerOf(object).restore(object.name, object.record, this.#context);
+    }
+  }
+
+  /** The builder's descriptor of a shared memory segment. */
+  segment(id: number): number {
+    const fd = this.#segments.get(id);
+    if (fd === undefined) throw new PodError('damaged', `the image names shared memory ${id}, which it does not contain`);
+    return fd;
+  }
+
+  /** Our own descriptor of a segment, for filling it. The caller closes it. */
+  openSegment(id: number): number {
+    const pidfd = Number(native().syscall(SYS.pidfd_open, this.#options.builder.tid, 0));
+    try {
+      return Number(native().syscall(SYS.pidfd_getfd, pidfd, this.segment(id), 0));
+    } finally {
+      closeLocal(pidfd);
+    }
+  }
+
+  /**
+   * Put the descriptors of a table at their numbers in a task that inherited the builder's, and close all others.
+   * In two steps by way of numbers above all in use, because the two sets of numbers may overlap.
+   */
+  arrange(task: NewTask, entries: readonly Entry[]): void {
+    const { remote } = task;
+    const sources = [...new Set(entries.map((entry) => entry.file))].map((file) => ({ file, fd: this.#descriptor(file) }));
+    const base = Math.max(2, ...this.#descriptors.values(), ...this.#segments.values(), ...entries.map((entry) => entry.fd)) + 1;
+    const high = new Map(sources.map(({ file }, index) => [file, base + index]));
+    const calls: Word[][] = sources.map(({ file, fd }) => [SYS.dup3, fd, high.get(file)!, 0]);
+    calls.push([SYS.close_range, 0, base - 1, 0]);
+    for (const entry of entries) calls.push([SYS.dup3, high.get(entry.file)!, entry.fd, entry.closeOnExec ? O.cloexec : 0]);
+    calls.push([SYS.close_range, base, 0xffffffff, 0]);
+    run(remote, calls, (_index, errno) => {
+      throw new PodError('cannot-restart', `the descriptors of process ${task.inner} can't be put in place (errno ${errno})`, errno === 24n || errno === 9n ? 'raise ulimit -n' : undefined);
+    });
+  }
+
+  /** What must be done from inside a process that holds the object. */
+  finishTables(tables: readonly { task: NewTask; entries: readonly Entry[] }[]): void {
+    for (const object of this.#image.objects) {
+      const owner = ownerOf(object);
+      if (!owner.restoreInTable) continue;
+      for (const { task, entries } of tables) {
+        const numbers = (id: number) => entries.filter((entry) => entry.file === id).map((entry) => entry.fd);
+        if (numbers(object.record.id).length === 0) continue;
+        const table: RestoredTable = { remote: task.remote, pid: task.inner, numbers };
+        if (owner.restoreInTable(object.name, object.record, table, this.#context) === 'done') break;
+      }
+    }
+  }
+
+  /** Last of all: timers. */
+  arm(): void {
+    for (const object of this.#image.objects) {
+      this.#remote.reset();
+      ownerOf(object).arm?.(object.name, object.record, this.#context);
+    }
+  }
+
+  #descriptor(id: number): number {
+    const fd = this.#descriptors.get(id);
+    if (fd === undefined) throw new PodError('damaged', `the image names open file ${id}, which it does not contain`);
+    return fd;
+  }
+
+  /** A memfd stands in for anonymous shared memory: the tasks that map it inherit it from the builder. */
+  #makeSegment(segment: Records['shm']): void {
+    const remote = this.#remote;
+    remote.reset();
+    const fd = remote.call('memfd_create', SYS.memfd_create, remote.putString(segmentName), 0);
+    remote.call('ftruncate', SYS.ftruncate, fd, segment.size);
+    this.#segments.set(segment.id, Number(fd));
+  }
+}
+
+function ownerOf(object: ObjectImage): FileObject {
+  const owner = fileObjects.find((each) => each.records.includes(object.name));
+  if (!owner) throw new PodError('cannot-restart', `this engine does not make ${object.name} objects`, 'update podstream');
+  return owner;
+}
+

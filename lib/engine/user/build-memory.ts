@@ -1,0 +1,263 @@
+/**
+ * An address space, rebuilt inside a task that was forked from the builder: everything of the builder's is
+ * unmapped, the kernel's vdso goes where the session knew it, the areas are mapped writable, filled while the pages
+ * come in, and get their real protection when the stream has ended.
+ *
+ * Meanwhile the task's calls run from a small area of our own in a gap of both address spaces. It goes last: a call
+ * that unmaps the very instruction it came from is fine for a task that never returns to it.
+ */
+import { native } from '../../../native/index.ts';
+import { PodError } from '../../stream/error.ts';
+import { AT_FDCWD, MAP, O, PR, PROT, pageSize, SYS } from './abi.ts';
+import type { Area, SpaceImage } from './image-records.ts';
+import type { NewTask } from './new-task.ts';
+import { type MappedArea, readAreas } from './proc.ts';
+import type { CallSite, Remote, Word } from './remote.ts';
+
+const siteLength = 128n << 10n;
+const siteDataAt = 8192n;
+const highest = 0x7ffffffff000n;
+const lowest = 0x10000n;
+const MREMAP_MAYMOVE_FIXED = 3;
+
+export interface Segments {
+  /** The builder's descriptor of a shared memory object, which the task inherited. */
+  descriptor(id: number): number;
+}
+
+interface Range {
+  start: bigint;
+  end: bigint;
+}
+
+export class SpaceBuilder {
+  readonly #task: NewTask;
+  readonly #space: SpaceImage;
+  readonly #warn: (sentence: string) => void;
+  #site: Range = { start: 0n, end: 0n };
+
+  constructor(task: NewTask, space: SpaceImage, warn: (sentence: string) => void) {
+    this.#task = task;
+    this.#space = space;
+    this.#warn = warn;
+  }
+
+  /** Everything but the contents. Afterwards the task's call site is the new one. */
+  map(segments: Segments): CallSite {
+    const now = readAreas(this.#task.tid, 'maps').filter((area) => area.path !== '[vsyscall]');
+    this.#moveCallSite(now);
+    const kept = this.#placeKernelPages(now);
+    this.#unmapAllBut([...kept, this.#site]);
+    this.#mapAreas(segments);
+    this.#describe();
+    return this.#task.site;
+  }
+
+  /** Real protections, advice, locks; then the call site is all that is not the session's. */
+  finish(): void {
+    const { remote } = this.#task;
+    const calls: Word[][] = [];
+    for (const area of this.#space.areas) {
+      const length = area.end - area.start;
+      if (fillProtection(area) !== area.prot) calls.push([SYS.mprotect, area.start, length, area.prot]);
+      for (const advice of area.advice ?? []) calls.push([SYS.madvise, area.start, length, adviceNumbers[advice]]);
+      if (area.locked || area.lockOnFault) calls.push([SYS.mlock2, area.start, length, area.lockOnFault ? 1 : 0]);
+    }
+    run(remote, calls, (index, errno) => {
+      const call = calls[index]!;
+      if (call[0] === SYS.mprotect) throw new PodError('cannot-restart', `memory at ${hex(call[1]!)} can't be given its protection (errno ${errno})`);
+      this.#warn(`memory at ${hex(call[1]!)}: ${call[0] === SYS.mlock2 ? 'could not be locked' : 'advice could not be given'}`);
+    });
+    for (const area of this.#space.areas) if (area.name !== undefined) this.#name(remote, area);
+  }
+
+  /** Take the call site away; the task can make no call after this. */
+  removeCallSite(): void {
+    this.#task.remote.call('munmap', SYS.munmap, this.#site.start, this.#site.end - this.#site.start);
+  }
+
+  #name(remote: Remote, area: Area): void {
+    remote.reset();
+    const name = remote.putString(area.name!);
+    remote.run([[SYS.prctl, PR.setVma, PR.setVmaAnonName, area.start, area.end - area.start, name]]);
+  }
+
+  #moveCallSite(now: readonly MappedArea[]): void {
+    const start = findGap([...now, ...this.#space.areas], siteLength);
+    const { remote, tid } = this.#task;
+    remote.call('mmap', SYS.mmap, start, siteLength, PROT.read | PROT.write, MAP.private | MAP.anonymous | MAP.fixedNoReplace, -1, 0);
+    native().writeMemory(tid, start, Uint8Array.of(0x0f, 0x05, 0x0f, 0x0b));
+    remote.call('mprotect', SYS.mprotect, start, pageSize, PROT.read | PROT.exec);
+    this.#site = { start, end: start + siteLength };
+    this.#task.site = { code: start, stack: start + siteDataAt - 64n, data: start + siteDataAt, dataSize: Number(siteLength - siteDataAt) };
+  }
+
+  /** The kernel's own pages: to where the session has its own, or out of the way. */
+  #placeKernelPages(now: readonly MappedArea[]): Range[] {
+    const present = now.filter((area) => area.path === '[vdso]' || area.path.startsWith('[vvar')).sort((a, b) => (a.start < b.start ? -1 : 1));
+    if (present.length === 0) return [];
+    const wanted = this.#space.record.vdso;
+    const low = present[0]!.start;
+    const length = present.at(-1)!.end - low;
+    const vdso = present.find((area) => area.path === '[vdso]')!;
+    cleanTail(this.#task.tid, vdso);
+    if (!wanted) {
+      const range = { start: low, end: low + length };
+      if (!this.#space.areas.some((area) => overlaps(area, range))) return present;
+      return this.#move(present, findGap([...now, ...this.#space.areas, this.#site], length));
+    }
+    const offset = vdso.start - low;
+    if (wanted.size !== vdso.end - vdso.start || wanted.start - wanted.vvarStart !== offset) {
+      throw new PodError('cannot-restart', 'the vdso of this kernel has another layout than that of the session, which is not handled yet', 'restart on the kernel version the image comes from');
+    }
+    const target = wanted.start - offset;
+    if (target === low) return present;
+    // The two places may overlap: by way of a third one, nothing is overwritten.
+    const between = this.#move(present, findGap([...now, ...this.#space.areas, this.#site], length));
+    this.#clear({ start: target, end: target + length });
+    return this.#move(between, target);
+  }
+
+  #clear(range: Range): void {
+    this.#task.remote.call('munmap', SYS.munmap, range.start, range.end - range.start);
+  }
+
+  #move(areas: readonly Range[], target: bigint): Range[] {
+    const { remote } = this.#task;
+    const low = areas[0]!.start;
+    return areas.map((area) => {
+      const length = area.end - area.start;
+      const start = target + (area.start - low);
+      remote.call('mremap', SYS.mremap, area.start, length, length, MREMAP_MAYMOVE_FIXED, start);
+      return { start, end: start + length };
+    });
+  }
+
+  #unmapAllBut(kept: readonly Range[]): void {
+    const calls: Word[][] = [];
+    let at = lowest;
+    for (const range of [...kept].sort((a, b) => (a.start < b.start ? -1 : 1))) {
+      if (range.start > at) calls.push([SYS.munmap, at, range.start - at]);
+      at = range.end;
+    }
+    calls.push([SYS.munmap, at, highest - at]);
+    run(this.#task.remote, calls, (_index, errno) => {
+      throw new PodError('other', `an address space could not be emptied (errno ${errno})`);
+    });
+  }
+
+  #mapAreas(segments: Segments): void {
+    const { remote } = this.#task;
+    let calls: Word[][] = [];
+    let open: { path: string; mode: number; fd: bigint } | undefined;
+    const flush = () => {
+      run(remote, calls, (index, errno) => {
+        throw new PodError('cannot-restart', `memory at ${hex(calls[index]![1]!)} can't be mapped (errno ${errno})`, errno === 12n ? 'there is not enough memory, or ulimit -v is too small' : undefined);
+      });
+      calls = [];
+    };
+    const close = () => {
+      flush();
+      if (open) remote.run([[SYS.close, open.fd]]);
+      open = undefined;
+    };
+    for (const area of this.#space.areas) {
+      if (area.kind === 'vdso' || area.kind === 'vvar') continue;
+      const length = area.end - area.start;
+      const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
+      if (area.kind === 'anonymous') {
+        calls.push([SYS.mmap, area.start, length, fillProtection(area), flags | MAP.private | MAP.anonymous, -1, 0]);
+      } else if (area.kind === 'shm') {
+        calls.push([SYS.mmap, area.start, length, area.prot, flags | MAP.shared, segments.descriptor(area.shm ?? -1), area.offset ?? 0n]);
+      } else {
+        const mode = area.shared && ((area.maxProt ?? area.prot) & PROT.write) !== 0 ? O.rdwr : 0;
+        const { path } = area.file!;
+        if (open?.path !== path || open.mode !== mode) {
+          close();
+          open = { path, mode, fd: openMapped(remote, path, mode) };
+        }
+        calls.push([SYS.mmap, area.start, length, fillProtection(area), flags | (area.shared ? MAP.shared : MAP.private), open.fd, area.offset ?? 0n]);
+      }
+    }
+    close();
+  }
+
+  /** prctl(PR_SET_MM, PR_SET_MM_MAP): struct prctl_mm_map. */
+  #describe(): void {
+    const { remote } = this.#task;
+    const { record } = this.#space;
+    remote.reset();
+    const exe = openMapped(remote, record.exe.path, 0);
+    remote.reset();
+    const auxv = remote.put(record.auxv);
+    const bytes = new Uint8Array(8 * 11 + 8 + 8);
+    const view = new DataView(bytes.buffer);
+    const order = ['startCode', 'endCode', 'startData', 'endData', 'startBrk', 'brk', 'startStack', 'argStart', 'argEnd', 'envStart', 'envEnd'] as const;
+    order.forEach((key, index) => {
+      view.setBigUint64(8 * index, record[key], true);
+    });
+    view.setBigUint64(88, auxv, true);
+    view.setUint32(96, record.auxv.length, true);
+    view.setInt32(100, Number(exe), true);
+    const map = remote.put(bytes);
+    const set = () => remote.run([[SYS.prctl, PR.setMm, PR.setMmMap, map, bytes.length, 0]])[0]!;
+    let result = set();
+    if (result < 0n) {
+      // Without the right to name another executable everything else can still be set.
+      const errno = -result;
+      view.setInt32(100, -1, true);
+      native().writeMemory(this.#task.tid, map, bytes);
+      result = set();
+      if (result < 0n) throw new PodError('cannot-restart', `the layout of process ${this.#task.inner} is not accepted (errno ${-result})`);
+      this.#warn(`/proc/self/exe of process ${this.#task.inner} could not be set (errno ${errno})`);
+    }
+    remote.run([[SYS.close, exe]]);
+    if (record.thpDisable) remote.run([[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]]);
+  }
+}
+
+const adviceNumbers = { dontfork: 10, wipeonfork: 18, hugepage: 14, nohugepage: 15, dontdump: 16, mergeable: 12, sequential: 2, random: 1 } as const;
+
+const hex = (word: Word) => word.toString(16);
+
+/** Private memory must be writable to be filled; a shared mapping is filled through its object. */
+function fillProtection(area: Area): number {
+  return area.shared || area.kind === 'vdso' || area.kind === 'vvar' ? area.prot : area.prot | PROT.read | PROT.write;
+}
+
+function overlaps(a: Range, b: Range): boolean {
+  return a.start < b.end && b.start < a.end;
+}
+
+/** An address where `length` bytes are free among the ranges, with a page of distance. */
+function findGap(ranges: readonly Range[], length: bigint): bigint {
+  const sorted = [...ranges].sort((a, b) => (a.start < b.start ? -1 : 1));
+  const margin = 1n << 20n;
+  let at = 0x10000000n;
+  for (const range of sorted) {
+    if (range.start >= at + length + 2n * margin) return at + margin;
+    if (range.end > at) at = (range.end + 0xfffn) & ~0xfffn;
+  }
+  if (at + length + 2n * margin < highest) return at + margin;
+  throw new PodError('cannot-restart', 'the address space of the session has no gap to work from');
+}
+
+function openMapped(remote: Remote, path: string, mode: number): bigint {
+  remote.reset();
+  const [fd] = remote.run([[SYS.openat, AT_FDCWD, remote.putString(path), mode | O.cloexec]]);
+  if (fd! < 0n) throw new PodError('cannot-restart', `${path} can't be opened (errno ${-fd!})`, 'the session needs this file where it was; see pod-filter relocate');
+  return fd!;
+}
+
+/** The forked vdso still has the builder's call site in its tail. */
+function cleanTail(tid: number, vdso: MappedArea): void {
+  for (let offset = 32n; offset > 0n; offset -= 8n) native().poke(tid, vdso.end - offset, 0n);
+}
+
+/** Run many calls in few trips; `failed` is told the first that failed. */
+export function run(remote: Remote, calls: readonly (readonly Word[])[], failed: (index: number, errno: bigint) => void): void {
+  const results = remote.run(calls);
+  results.forEach((result, index) => {
+    if (result < 0n && result > -4096n) failed(index, -result);
+  });
+}

@@ -1,0 +1,317 @@
+/** What makes a task of ours the process of the image: limits, handlers, credentials, timers, threads. */
+import { writeFileSync } from 'node:fs';
+import { native } from '../../../native/index.ts';
+import type { Records } from '../../image/record.ts';
+import { PodError } from '../../stream/error.ts';
+import { CLONE, NT_X86_XSTATE, PR, SYS } from './abi.ts';
+import { run } from './build-memory.ts';
+import { type ImageRecords, needed, type ProcessImage, type ThreadImage } from './image-records.ts';
+import type { NewTask } from './new-task.ts';
+import { readStatus } from './proc.ts';
+import type { Remote, Word } from './remote.ts';
+
+type Warn = (sentence: string) => void;
+
+/** Threads beside the leader. */
+export function makeThreads(task: NewTask, image: ProcessImage): NewTask[] {
+  const flags = CLONE.vm | CLONE.fs | CLONE.files | CLONE.sighand | CLONE.thread | CLONE.sysvsem;
+  const { remote } = task;
+  return image.threads.slice(1).map((thread) => task.clone(remote, thread.record.tid, flags, 0, `thread ${thread.record.tid} of process ${image.record.pid}`));
+}
+
+/** Working directory, root, umask. */
+export function enterDirectory(task: NewTask, fs: Records['fs']): void {
+  const { remote } = task;
+  const change = (number: number, path: string) => {
+    remote.reset();
+    const [result] = remote.run([[number, remote.putString(path)]]);
+    if (result! < 0n) throw new PodError('cannot-restart', `process ${task.inner} can't enter ${path} (errno ${-result!})`, 'the session needs this directory where it was; see pod-filter relocate');
+  };
+  if (fs.root !== '/') change(SYS.chroot, fs.root);
+  change(SYS.chdir, fs.cwd);
+  remote.run([[SYS.umask, fs.umask]]);
+}
+
+/** sigaction(2) for all; what the image does not list is SIG_DFL. */
+export function setHandlers(task: NewTask, actions: Records['handlers']['actions']): void {
+  const { remote } = task;
+  remote.reset();
+  const bytes = new Uint8Array(32 * (actions.length + 1));
+  const view = new DataView(bytes.buffer);
+  actions.forEach((action, index) => {
+    const at = 32 * (index + 1);
+    [action.handler, action.flags, action.restorer, action.mask].forEach((word, place) => {
+      view.setBigUint64(at + 8 * place, word, true);
+    });
+  });
+  const address = remote.put(bytes);
+  const listed = new Map(actions.map((action, index) => [action.signal, address + BigInt(32 * (index + 1))]));
+  const calls: Word[][] = [];
+  for (let signal = 1; signal <= 64; signal++) {
+    if (signal !== 9 && signal !== 19) calls.push([SYS.rt_sigaction, signal, listed.get(signal) ?? address, 0, 8]);
+  }
+  run(remote, calls, (_index, errno) => {
+    throw new PodError('cannot-restart', `the signal handlers of process ${task.inner} can't be set (errno ${errno})`);
+  });
+}
+
+/** Limits: lowering always works; raising needs a right that even root may lack. */
+export function setLimits(task: NewTask, limits: Records['process']['limits'], warn: Warn): void {
+  const { remote } = task;
+  limits.forEach((limit, resource) => {
+    remote.reset();
+    const old = remote.reserve(16);
+    const [asked] = remote.run([[SYS.prlimit64, 0, resource, 0, old]]);
+    if (asked! < 0n) return;
+    const view = new DataView(remote.read(old, 16).buffer);
+    const hard = view.getBigUint64(8, true);
+    if (view.getBigUint64(0, true) === limit.soft && hard === limit.hard) return;
+    const set = (soft: bigint, most: bigint) => {
+      remote.reset();
+      const bytes = new BigUint64Array([soft, most]);
+      return remote.run([[SYS.prlimit64, 0, resource, remote.put(new Uint8Array(bytes.buffer)), 0]])[0]!;
+    };
+    if (set(limit.soft, limit.hard) >= 0n) return;
+    const most = limit.hard < hard ? limit.hard : hard;
+    const soft = limit.soft < most ? limit.soft : most;
+    if (set(soft, most) < 0n || soft !== limit.soft) warn(`process ${task.inner}: resource limit ${resource} could not be raised to ${limit.soft}`);
+  });
+}
+
+/** What else belongs to the process. */
+export function setProcess(task: NewTask, record: Records['process'], warn: Warn): void {
+  const { remote } = task;
+  remote.run([
+    [SYS.personality, record.personality],
+    [SYS.prctl, PR.setChildSubreaper, record.childSubreaper ? 1 : 0, 0, 0, 0],
+  ]);
+  writeProc(task, 'oom_score_adj', record.oomScoreAdjust, warn);
+  writeProc(task, 'coredump_filter', record.coredumpFilter, warn);
+}
+
+function writeProc(task: NewTask, file: string, value: number | undefined, warn: Warn): void {
+  if (value === undefined) return;
+  try {
+    writeFileSync(`/proc/${task.tid}/${file}`, file === 'coredump_filter' ? `0x${value.toString(16)}` : String(value));
+  } catch {
+    warn(`process ${task.inner}: ${file} could not be set to ${value}`);
+  }
+}
+
+/** What a thread has of its own, but its registers and credentials. */
+export function setThread(task: NewTask, image: ThreadImage, warn: Warn): void {
+  const { record } = image;
+  const { remote } = task;
+  remote.reset();
+  const calls: Word[][] = [
+    [SYS.prctl, PR.setName, remote.putString(record.comm), 0, 0, 0],
+    [SYS.set_tid_address, record.clearChildTid ?? 0],
+    [SYS.prctl, PR.setTimerslack, record.scheduling.timerSlackNs ?? 50000n, 0, 0, 0],
+  ];
+  if (record.robustList) calls.push([SYS.set_robust_list, record.robustList.head, record.robustList.length]);
+  if (record.alternateStack) {
+    const stack = new Uint8Array(24);
+    const view = new DataView(stack.buffer);
+    view.setBigUint64(0, record.alternateStack.address, true);
+    view.setUint32(8, record.alternateStack.flags, true);
+    view.setBigUint64(16, record.alternateStack.size, true);
+    calls.push([SYS.sigaltstack, remote.put(stack), 0]);
+  }
+  run(remote, calls, (index, errno) => {
+    throw new PodError('cannot-restart', `thread ${record.tid}: call ${calls[index]![0]} failed (errno ${errno})`);
+  });
+  setScheduling(task, remote, record.scheduling, warn);
+  if (record.rseq) setRseq(task, remote, record.rseq);
+}
+
+/** Registering also writes the current processor into the structure, which is what the program expects there. */
+function setRseq(task: NewTask, remote: Remote, rseq: NonNullable<Records['thread']['rseq']>): void {
+  const own = native().getRseq(task.tid);
+  const calls: Word[][] = own ? [[SYS.rseq, own.address, own.length, 1, own.signature]] : [];
+  calls.push([SYS.rseq, rseq.address, rseq.length, rseq.flags, rseq.signature]);
+  run(remote, calls, (_index, errno) => {
+    throw new PodError('cannot-restart', `thread ${task.inner}: rseq can't be registered (errno ${errno})`);
+  });
+}
+
+const SCHED_OTHER = 0;
+
+function setScheduling(task: NewTask, remote: Remote, wanted: Records['thread']['scheduling'], warn: Warn): void {
+  const parameter = remote.put(new Uint8Array(new Int32Array([wanted.priority, 0]).buffer));
+  const calls: Word[][] = [];
+  if (wanted.policy !== SCHED_OTHER) calls.push([SYS.sched_setscheduler, 0, wanted.policy, parameter]);
+  if (wanted.nice !== 0) calls.push([SYS.setpriority, 0, 0, wanted.nice]);
+  if (wanted.ioprio) calls.push([SYS.ioprio_set, 1, 0, wanted.ioprio]);
+  if (wanted.affinity && restricts(wanted.affinity)) {
+    calls.push([SYS.sched_setaffinity, 0, wanted.affinity.length, remote.put(wanted.affinity)]);
+  }
+  run(remote, calls, (index) => warn(`thread ${task.inner}: scheduling call ${calls[index]![0]} is not allowed here`));
+}
+
+/** A mask of all processors of the old machine means no restriction. */
+function restricts(mask: Uint8Array): boolean {
+  const bits = mask.reduce((sum, byte) => sum + byte.toString(2).replaceAll('0', '').length, 0);
+  const highest = mask.reduce((top, byte, index) => (byte ? index * 8 + (31 - Math.clz32(byte)) : top), -1);
+  return bits !== highest + 1;
+}
+
+/** credentials(7), in the order in which each step is still allowed. */
+export function setCredentials(task: NewTask, wanted: Records['thread']['credentials'], warn: Warn): void {
+  const status = readStatus(task.tid, task.tid);
+  const words = (key: string) => (status.get(key) ?? []).filter((word) => word !== '').map(Number);
+  const set = (key: string) => BigInt(`0x${status.get(key)?.[0] ?? '0'}`);
+  const same = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((value, index) => value === b[index]);
+  const { remote } = task;
+  remote.reset();
+  const calls: { call: Word[]; what: string; must: boolean }[] = [];
+  const add = (what: string, must: boolean, ...call: Word[]) => calls.push({ call, what, must });
+
+  if (!same(words('Groups'), wanted.groups)) {
+    const groups = remote.put(new Uint8Array(Uint32Array.from(wanted.groups).buffer));
+    add('supplementary groups', true, SYS.setgroups, wanted.groups.length, groups);
+  }
+  for (let capability = 0; capability < 64; capability++) {
+    const bit = 1n << BigInt(capability);
+    if ((set('CapBnd') & bit) !== 0n && (wanted.bounding & bit) === 0n) add('the bounding set', true, SYS.prctl, PR.capbsetDrop, capability, 0, 0, 0);
+  }
+  const [ruid, euid, suid, fsuid] = wanted.uids as [number, number, number, number];
+  const [rgid, egid, sgid, fsgid] = wanted.gids as [number, number, number, number];
+  add('capabilities', false, SYS.prctl, PR.setKeepCaps, 1, 0, 0, 0);
+  if (!same(words('Gid'), wanted.gids)) {
+    add('group ids', true, SYS.setresgid, rgid, egid, sgid);
+    if (fsgid !== egid) add('file system group id', true, SYS.setfsgid, fsgid);
+  }
+  if (!same(words('Uid'), wanted.uids)) {
+    add('user ids', true, SYS.setresuid, ruid, euid, suid);
+    if (fsuid !== euid) add('file system user id', true, SYS.setfsuid, fsuid);
+  }
+  // A capability the pod never had can't be given; one it has beyond the image must go.
+  const permitted = wanted.permitted & set('CapPrm');
+  const header = remote.put(new Uint8Array(Uint32Array.from([0x20080522, 0]).buffer));
+  const half = (value: bigint, high: boolean) => Number((high ? value >> 32n : value) & 0xffffffffn);
+  const effective = wanted.effective & permitted;
+  const data = Uint32Array.from([false, true].flatMap((high) => [half(effective, high), half(permitted, high), half(wanted.inheritable, high)]));
+  add('capabilities', true, SYS.capset, header, remote.put(new Uint8Array(data.buffer)));
+  add('capabilities', false, SYS.prctl, PR.setKeepCaps, 0, 0, 0, 0);
+  for (let capability = 0; capability < 64; capability++) {
+    if ((wanted.ambient >> BigInt(capability)) & 1n) add('the ambient set', false, SYS.prctl, PR.capAmbient, PR.capAmbientRaise, capability, 0, 0);
+  }
+  if (wanted.securebits !== 0) add('securebits', false, SYS.prctl, PR.setSecurebits, wanted.securebits, 0, 0, 0);
+  if (wanted.noNewPrivs) add('no_new_privs', true, SYS.prctl, PR.setNoNewPrivs, 1, 0, 0, 0);
+  if (permitted !== wanted.permitted) warn(`thread ${task.inner}: some capabilities of the session are not to be had here`);
+  run(remote, calls.map((each) => each.call), (index, errno) => {
+    const { what, must } = calls[index]!;
+    if (must) throw new PodError('cannot-restart', `thread ${task.inner} can't be given its ${what} (errno ${errno})`, "restart as root, or as the session's own user");
+    warn(`thread ${task.inner}: ${what} could not be set`);
+  });
+}
+
+/** PR_SET_DUMPABLE is reset by a change of credentials, so it comes behind them; 2 can't be set by anyone. */
+export function setLate(task: NewTask, dumpable: number | undefined, deathSignal: number | undefined): void {
+  const calls: Word[][] = [];
+  if (dumpable !== undefined && dumpable < 2) calls.push([SYS.prctl, PR.setDumpable, dumpable, 0, 0, 0]);
+  if (deathSignal) calls.push([SYS.prctl, PR.setPdeathsig, deathSignal, 0, 0, 0]);
+  task.remote.run(calls);
+}
+
+/** Signals that were queued: first those go that the building itself has sent (SIGCHLD of ghosts). */
+export function setPending(task: NewTask, pid: number, shared: readonly Uint8Array[], own: readonly Uint8Array[]): void {
+  const { remote } = task;
+  remote.reset();
+  const set = remote.put(new Uint8Array(8).fill(0xff));
+  const zero = remote.put(new Uint8Array(16));
+  const EAGAIN = -11n;
+  while (remote.run([[SYS.rt_sigtimedwait, set, 0, zero, 8]])[0] !== EAGAIN);
+  const number = (signal: Uint8Array) => new DataView(signal.buffer, signal.byteOffset).getInt32(0, true);
+  for (const signal of shared) {
+    remote.reset();
+    remote.call('rt_sigqueueinfo', SYS.rt_sigqueueinfo, pid, number(signal), remote.put(signal));
+  }
+  for (const signal of own) {
+    remote.reset();
+    remote.call('rt_tgsigqueueinfo', SYS.rt_tgsigqueueinfo, pid, task.inner, number(signal), remote.put(signal));
+  }
+}
+
+/** timer_create(2) hands out ids in ascending order, so unwanted ones are made and deleted on the way. */
+export function makeTimers(task: NewTask, timers: NonNullable<Records['process']['timers']>): void {
+  const { remote } = task;
+  for (const timer of timers) {
+    remote.reset();
+    const event = new Uint8Array(64);
+    const view = new DataView(event.buffer);
+    view.setBigUint64(0, timer.value, true);
+    view.setInt32(8, timer.signal, true);
+    view.setInt32(12, timer.notify, true);
+    if (timer.tid !== undefined) view.setInt32(16, timer.tid, true);
+    const address = remote.put(event);
+    const id = remote.reserve(8);
+    for (let tries = 0; ; tries++) {
+      remote.call('timer_create', SYS.timer_create, timer.clock, address, id);
+      const got = new DataView(remote.read(id, 4).buffer).getInt32(0, true);
+      if (got === timer.id) break;
+      remote.call('timer_delete', SYS.timer_delete, got);
+      if (got > timer.id || tries > 1 << 16) throw new PodError('cannot-restart', `process ${task.inner}: timer ${timer.id} can't have its id back`);
+    }
+  }
+}
+
+const second = 1_000_000_000n;
+
+/** Last of all: from here on time counts for the session. */
+export function armTimers(task: NewTask, record: Records['process']): void {
+  const { remote } = task;
+  for (const timer of record.timers ?? []) {
+    if (timer.valueNs === 0n) continue;
+    remote.reset();
+    const words = new BigInt64Array([timer.intervalNs / second, timer.intervalNs % second, timer.valueNs / second, timer.valueNs % second]);
+    remote.call('timer_settime', SYS.timer_settime, timer.id, 0, remote.put(new Uint8Array(words.buffer)), 0);
+  }
+  for (const timer of record.itimers ?? []) {
+    remote.reset();
+    const us = (ns: bigint) => [ns / second, (ns % second) / 1000n] as const;
+    const words = new BigInt64Array([...us(timer.intervalNs), ...us(timer.valueNs)]);
+    remote.call('setitimer', SYS.setitimer, timer.which, remote.put(new Uint8Array(words.buffer)), 0);
+  }
+}
+
+/** Registers and mask: the task goes on from here as soon as it is let go. */
+export function setRegisters(task: NewTask, image: ThreadImage): void {
+  const addon = native();
+  const { record, extended } = image;
+  setExtended(task, extended);
+  addon.setRegisters(task.tid, record.registers.slice());
+  addon.setSignalMask(task.tid, record.signalMask);
+}
+
+const legacyState = 512;
+const NT_PRFPREG = 2;
+/** x87, SSE, AVX: components that lie at the same place on every processor. */
+const commonComponents = 0b111n;
+
+/** The XSAVE area must have exactly this machine's size; see docs/engine-user.md on other processors. */
+function setExtended(task: NewTask, extended: Uint8Array): void {
+  const addon = native();
+  if (extended.length === legacyState) {
+    addon.setRegset(task.tid, NT_PRFPREG, extended);
+    return;
+  }
+  const here = addon.getRegset(task.tid, NT_X86_XSTATE);
+  if (here.length === extended.length) {
+    addon.setRegset(task.tid, NT_X86_XSTATE, extended);
+    return;
+  }
+  const used = new DataView(extended.buffer, extended.byteOffset).getBigUint64(legacyState, true);
+  if ((used & ~commonComponents) !== 0n) {
+    throw new PodError('cannot-restart', `thread ${task.inner} uses processor registers that lie elsewhere on this processor (components ${used.toString(2)})`, 'restart on the same kind of processor');
+  }
+  const fitted = here.slice().fill(0, 0);
+  fitted.set(extended.subarray(0, Math.min(extended.length, here.length)));
+  fitted.set(here.subarray(464, legacyState), 464);
+  addon.setRegset(task.tid, NT_X86_XSTATE, fitted);
+}
+
+/** The image's process behind a task. */
+export function processOf(image: ImageRecords, task: NewTask): ProcessImage {
+  return needed(image.processes, task.inner, 'process');
+}

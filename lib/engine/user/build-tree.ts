@@ -1,0 +1,175 @@
+/**
+ * The tree: who forks whom, and when.
+ *
+ * A process's parent is whoever forked it, its session is its parent's at the time of the fork. So the order of
+ * forks and setsid(2) calls must be found again: a child whose session is not its parent's present one was forked
+ * before the parent called setsid; an orphan (its parent was reaped) is forked by a passing helper out of a member
+ * of its session, whose end hands it to pid 1. A session or group whose leader is gone gets a ghost with that
+ * pid for as long as the tree is built.
+ *
+ * Ids that were 0 in the image lay outside of it (the shell that started the session): the topmost process takes
+ * their place.
+ */
+import { native } from '../../../native/index.ts';
+import { PodError } from '../../stream/error.ts';
+import { CLONE, PTRACE, SYS } from './abi.ts';
+import { type ImageRecords, needed, type TreeEntry } from './image-records.ts';
+import { NewTask } from './new-task.ts';
+
+const SIGCHLD = 17;
+
+export interface BuiltTree {
+  /** Live processes by pid in the session. */
+  tasks: Map<number, NewTask>;
+  /** The topmost process. */
+  main: number;
+  /** Let the zombies die and the ghosts go; when everything else that needs them is done. */
+  finish(): void;
+}
+
+interface Plan extends TreeEntry {
+  children: Plan[];
+  ghost?: boolean;
+}
+
+export function buildTree(image: ImageRecords, builder: NewTask): BuiltTree {
+  return new TreeBuilder(image, builder).build();
+}
+
+class TreeBuilder {
+  readonly #image: ImageRecords;
+  readonly #builder: NewTask;
+  readonly #plans = new Map<number, Plan>();
+  readonly #tasks = new Map<number, NewTask>();
+  #main = 0;
+
+  constructor(image: ImageRecords, builder: NewTask) {
+    this.#image = image;
+    this.#builder = builder;
+  }
+
+  build(): BuiltTree {
+    this.#makePlans();
+    const roots = [...this.#plans.values()].filter((plan) => plan.ppid === 0);
+    const orphans = roots.filter((plan) => plan.sid !== plan.pid && this.#plans.has(plan.sid));
+    const plain = roots.filter((plan) => !orphans.includes(plan));
+    for (const root of plain) this.#create(root, this.#builder, 0);
+    this.#createOrphans(orphans);
+    this.#joinGroups();
+    const zombies = [...this.#plans.values()].filter((plan) => plan.state === 'zombie' || plan.ghost);
+    const tasks = new Map([...this.#tasks].filter(([pid]) => !zombies.some((zombie) => zombie.pid === pid)));
+    return { tasks, main: this.#main, finish: () => this.#end(zombies) };
+  }
+
+  #makePlans(): void {
+    const top = this.#image.tree.find((entry) => entry.ppid === 0 && entry.state !== 'zombie');
+    if (!top) throw new PodError('damaged', 'the image has no topmost process');
+    this.#main = top.pid;
+    // What lay outside: the topmost process leads its own session, unless it is in another's group.
+    const leads = top.sid === 0 && (top.pgid === 0 || top.pgid === top.pid);
+    for (const entry of this.#image.tree) {
+      this.#plans.set(entry.pid, {
+        ...entry,
+        sid: entry.sid === 0 && leads ? top.pid : entry.sid,
+        pgid: entry.pgid === 0 && leads ? top.pid : entry.pgid,
+        children: [],
+      });
+    }
+    this.#addGhosts();
+    for (const plan of this.#plans.values()) {
+      if (plan.ppid !== 0) needed(this.#plans, plan.ppid, 'process').children.push(plan);
+    }
+  }
+
+  /** Leaders that are gone, sessions first: a group's ghost lives in the group's session. */
+  #addGhosts(): void {
+    const ghost = (pid: number, sid: number): Plan => ({ pid, ppid: 0, pgid: pid, sid, state: 'zombie', comm: 'gone', ghost: true, children: [] });
+    for (const plan of [...this.#plans.values()]) {
+      if (plan.sid !== 0 && !this.#plans.has(plan.sid)) this.#plans.set(plan.sid, ghost(plan.sid, plan.sid));
+    }
+    for (const plan of [...this.#plans.values()]) {
+      if (plan.pgid !== 0 && !this.#plans.has(plan.pgid)) this.#plans.set(plan.pgid, ghost(plan.pgid, plan.sid));
+    }
+  }
+
+  /** `inherited`: the session the parent gives at this moment. */
+  #create(plan: Plan, parent: NewTask, inherited: number): void {
+    const task = this.#fork(plan, parent);
+    const before = plan.children.filter((child) => plan.sid === plan.pid && child.sid !== plan.pid && child.sid !== child.pid);
+    const after = plan.children.filter((child) => !before.includes(child));
+    for (const child of before) this.#create(child, task, inherited);
+    if (plan.sid === plan.pid) task.remote.call('setsid', SYS.setsid);
+    const session = plan.sid === plan.pid ? plan.pid : inherited;
+    for (const child of after) this.#create(child, task, session);
+    if (plan.sid !== 0 && session !== plan.sid) {
+      throw new PodError('cannot-restart', `process ${plan.pid} (${plan.comm}) can't be put into session ${plan.sid}`);
+    }
+  }
+
+  #fork(plan: Plan, parent: NewTask): NewTask {
+    const flags = this.#sharing(plan);
+    const exitSignal = plan.exitSignal ?? SIGCHLD;
+    const task = parent.clone(parent.remote, plan.pid, flags, exitSignal, `process ${plan.pid} (${plan.comm})`);
+    this.#tasks.set(plan.pid, task);
+    return task;
+  }
+
+  /** What a process shares with the process that forks it. */
+  #sharing(plan: Plan): number {
+    const own = this.#image.processes.get(plan.pid)?.record;
+    const parent = this.#image.processes.get(plan.ppid)?.record;
+    if (!own) return 0;
+    const shared = (key: 'mm' | 'files' | 'fs' | 'handlers') => parent !== undefined && parent[key] === own[key];
+    for (const key of ['mm', 'files', 'fs', 'handlers'] as const) {
+      if (shared(key)) continue;
+      const other = [...this.#image.processes.values()].find(({ record }) => record.pid !== own.pid && record[key] === own[key] && this.#plans.get(record.pid)?.ppid !== own.pid);
+      if (other) throw new PodError('cannot-restart', `processes ${own.pid} and ${other.record.pid} share their ${key} but are not parent and child, which is not handled yet`);
+    }
+    return (
+      (shared('mm') ? CLONE.vm : 0) |
+      (shared('files') ? CLONE.files : 0) |
+      (shared('fs') ? CLONE.fs : 0) |
+      (shared('handlers') ? CLONE.sighand : 0)
+    );
+  }
+
+  /** Forked by a helper out of a member of their session, whose end makes them pid 1's children. */
+  #createOrphans(orphans: readonly Plan[]): void {
+    for (const plan of orphans) {
+      const member = this.#tasks.get(plan.sid);
+      if (!member) throw new PodError('cannot-restart', `process ${plan.pid} (${plan.comm}) is in session ${plan.sid}, which can't be made`);
+      const helper = member.clone(member.remote, this.#freePid(), 0, 0, 'a helper process');
+      this.#create(plan, helper, plan.sid);
+      helper.end(0);
+      member.remote.run([[SYS.wait4, helper.inner, 0, 0x40000000 /* __WALL */, 0]]);
+    }
+  }
+
+  #freePid(): number {
+    for (let pid = 30000; ; pid--) if (!this.#plans.has(pid) && ![...this.#image.processes.values()].some((process) => process.threads.some((thread) => thread.record.tid === pid))) return pid;
+  }
+
+  #joinGroups(): void {
+    const plans = [...this.#plans.values()].filter((plan) => plan.pgid !== 0 && plan.sid !== plan.pid);
+    const leaders = plans.filter((plan) => plan.pgid === plan.pid);
+    const others = plans.filter((plan) => plan.pgid !== plan.pid);
+    for (const plan of [...leaders, ...others]) {
+      const result = this.#tasks.get(plan.pid)!.remote.run([[SYS.setpgid, 0, plan.pgid]])[0]!;
+      if (result < 0n) throw new PodError('cannot-restart', `process ${plan.pid} (${plan.comm}) can't be put into process group ${plan.pgid}`);
+    }
+  }
+
+  /** Children before parents: a parent that is a zombie too must still be there to keep its zombie children. */
+  #end(zombies: readonly Plan[]): void {
+    for (const plan of [...zombies].reverse()) {
+      const task = this.#tasks.get(plan.pid)!;
+      task.end(plan.ghost ? 0 : (plan.status ?? 0));
+      if (plan.ghost) this.#builder.remote.run([[SYS.wait4, plan.pid, 0, 0x40000001, 0]]);
+    }
+  }
+}
+
+/** Let a task go. */
+export function detach(tid: number): void {
+  native().resume(tid, PTRACE.detach, 0);
+}

@@ -1,0 +1,106 @@
+/**
+ * A task under construction: forked out of the builder, stopped, ours alone. Everything in it is made by system
+ * calls run in it; nobody else can see it yet.
+ */
+import { native } from '../../../native/index.ts';
+import { PodError } from '../../stream/error.ts';
+import { allSignals, PTRACE, REG, registerWords, SYS } from './abi.ts';
+import { type CallSite, Remote, RemoteError } from './remote.ts';
+
+export class NewTask {
+  /** Host tid. */
+  readonly tid: number;
+  /** Tid in the session. */
+  readonly inner: number;
+  site: CallSite;
+
+  constructor(tid: number, inner: number, site: CallSite) {
+    this.tid = tid;
+    this.inner = inner;
+    this.site = site;
+  }
+
+  /** System calls in this task, at its present call site. */
+  get remote(): Remote {
+    const registers = native().getRegisters(this.tid);
+    const words = registerWords(registers);
+    words[REG.rip] = this.site.code;
+    words[REG.rsp] = this.site.stack;
+    words[REG.eflags] = 0x202n;
+    return new Remote(this.tid, registers, this.site.data, this.site.dataSize);
+  }
+
+  /**
+   * clone3(2) with a chosen tid; the child comes back stopped and traced.
+   * `flags` CLONE_*, `exitSignal` as for clone. `what` names it in an error.
+   */
+  clone(remote: Remote, inner: number, flags: number, exitSignal: number, what: string): NewTask {
+    remote.reset();
+    const tids = remote.put(new Uint8Array(new Int32Array([inner, 0]).buffer));
+    const words = new BigUint64Array(11);
+    words[0] = BigInt(flags);
+    words[4] = BigInt(exitSignal);
+    words[8] = tids;
+    words[9] = 1n;
+    const argument = remote.put(new Uint8Array(words.buffer));
+    try {
+      remote.call('clone3', SYS.clone3, argument, words.byteLength);
+    } catch (cause) {
+      if (!(cause instanceof RemoteError)) throw cause;
+      throw cloneFailure(what, inner, cause.errno);
+    }
+    const tid = remote.children[0];
+    if (tid === undefined) throw new PodError('other', `${what} was made but not reported`);
+    const stop = native().waitStop(tid, 5000);
+    if (stop?.state !== 'stopped') throw new PodError('other', `${what} did not come up`);
+    native().setSignalMask(tid, allSignals);
+    return new NewTask(tid, inner, this.site);
+  }
+
+  /** End the task with a wait status (waitpid(2)), and reap it as its tracer: a zombie remains for its parent. */
+  end(status: number): void {
+    const signal = status & 0x7f;
+    if (signal === 0) this.#exit((status >> 8) & 0xff);
+    else this.#die(signal);
+  }
+
+  #exit(code: number): void {
+    const registers = native().getRegisters(this.tid);
+    const words = registerWords(registers);
+    words[REG.rip] = this.site.code;
+    words[REG.orig_rax] = 0xffffffffffffffffn;
+    words[REG.rax] = BigInt(SYS.exit_group);
+    words[REG.rdi] = BigInt(code);
+    native().setRegisters(this.tid, registers);
+    this.#run(0);
+  }
+
+  #die(signal: number): void {
+    const { remote } = this;
+    remote.run([[SYS.tgkill, this.inner, this.inner, signal]]);
+    native().setSignalMask(this.tid, 0n);
+    this.#run(signal);
+  }
+
+  #run(signal: number): void {
+    native().resume(this.tid, PTRACE.cont, 0);
+    for (;;) {
+      const stop = native().waitStop(this.tid, 5000);
+      if (!stop) throw new PodError('other', `task ${this.inner} did not end`);
+      if (stop.state === 'exited') return;
+      native().resume(this.tid, PTRACE.cont, stop.event === 0 && stop.signal === signal ? signal : 0);
+    }
+  }
+}
+
+const EEXIST = 17;
+const EAGAIN = 11;
+const ENOMEM = 12;
+
+function cloneFailure(what: string, inner: number, errno: number): PodError {
+  if (errno === EEXIST) return new PodError('cannot-restart', `${what}: pid ${inner} is taken in the new pod`);
+  if (errno === EAGAIN || errno === ENOMEM) {
+    return new PodError('cannot-restart', `${what} cannot be made: no room for another process`, 'see ulimit -u and the free memory');
+  }
+  return new PodError('cannot-restart', `${what} cannot be made with pid ${inner} (errno ${errno})`);
+}

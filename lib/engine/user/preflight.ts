@@ -1,0 +1,67 @@
+/** What is checked before any task is made: the machine, and the files that must be there. */
+import { readFileSync, statSync } from 'node:fs';
+import type { Records } from '../../image/record.ts';
+import { PodError } from '../../stream/error.ts';
+import { pageSize } from './abi.ts';
+import type { ImageRecords } from './image-records.ts';
+
+/** Flags of /proc/cpuinfo that programs see by CPUID and choose code by; the rest is the kernel's own business. */
+const programFeatures =
+  /^(sse|sse2|pni|ssse3|sse4_1|sse4_2|sse4a|avx|avx2|avx512.*|avx_.*|f16c|fma|fma4|xop|bmi1|bmi2|abm|lzcnt|popcnt|movbe|aes|vaes|pclmulqdq|vpclmulqdq|sha_ni|gfni|adx|rdrand|rdseed|fsgsbase|clflushopt|clwb|cx16|lahf_lm|erms|fsrm|amx.*|xsave.*|rtm|hle|rdtscp|rdpid|movdiri|movdir64b|serialize|mmx|fxsr|cmov|pku|ospke)$/;
+
+/** Kernel features this engine can build on; an image that requires another is from the future. */
+const knownFeatures = new Set(['futex-lists', 'epoll', 'eventfd', 'timerfd', 'signalfd', 'inotify', 'posix-timers', 'rseq', 'waitid']);
+
+export function checkMachine(hello: Records['hello']): void {
+  if (hello.semantics !== '2.6') {
+    throw new PodError('cannot-restart', `the image has the semantics of kernel ${hello.semantics}`, 'send it through pod-filter upgrade-2.6 first');
+  }
+  if (hello.arch !== 'x86_64') throw new PodError('cannot-restart', `the image is of a ${hello.arch} session, this machine is x86_64`);
+  if (hello.pageSize !== pageSize) throw new PodError('cannot-restart', `the image has pages of ${hello.pageSize} bytes, this machine ${pageSize}`);
+  const here = new Set(cpuFlags());
+  const missing = hello.cpuFeatures.filter((flag) => programFeatures.test(flag) && !here.has(flag));
+  if (missing.length > 0) {
+    throw new PodError('cannot-restart', `this processor lacks ${missing.join(', ')}, which the session may use`, 'restart on a processor that has them (--ignore-cpu when you know the session does not use them)');
+  }
+  const unknown = hello.requires.filter((feature) => !knownFeatures.has(feature));
+  if (unknown.length > 0) throw new PodError('cannot-restart', `the image needs ${unknown.join(', ')}, which this podstream does not know`, 'update podstream');
+}
+
+export function cpuFlags(): string[] {
+  const line = readFileSync('/proc/cpuinfo', 'latin1').split('\n').find((each) => each.startsWith('flags'));
+  return (line ?? '').slice((line ?? '').indexOf(':') + 1).trim().split(/\s+/);
+}
+
+/** Bytes of memory that can be had without swapping. */
+export function memoryAtHand(): bigint {
+  const match = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'latin1'));
+  return BigInt(match?.[1] ?? 0) * 1024n;
+}
+
+/** Files that are mapped, run or worked in; `root` is the pod's root seen from here. */
+export function checkFiles(image: ImageRecords, root: string): void {
+  for (const { record, areas } of image.spaces.values()) {
+    checkFile(root, record.exe.path, record.exe.size, true);
+    for (const area of areas) {
+      if (area.kind !== 'file' || !area.file) continue;
+      checkFile(root, area.file.path, area.file.size, !area.shared);
+    }
+  }
+}
+
+const checkedAlready = new Set<string>();
+
+/** A mapped program or library must be the very file; its size tells a different build without reading it. */
+function checkFile(root: string, path: string, expected: bigint | undefined, exact: boolean): void {
+  const key = `${root}\0${path}\0${expected}`;
+  if (checkedAlready.has(key)) return;
+  checkedAlready.add(key);
+  let found: bigint;
+  try {
+    found = statSync(`${root}${path}`, { bigint: true }).size;
+  } catch (cause) {
+    throw new PodError('cannot-restart', `${path} is not here`, 'the session needs this file; bring it along (--root), or map it elsewhere with pod-filter relocate', { cause });
+  }
+  if (expected === undefined || found === expected || (!exact && found > expected)) return;
+  throw new PodError('cannot-restart', `${path} is another file: ${expected} bytes expected, ${found} found`, 'the session needs the very file it was using; install the same version');
+}
