@@ -133,7 +133,7 @@ export class Progress {
 }
 
 /** A sink that counts what passes through it, and ends the progress with the stream. */
-export function progressSink(sink: Sink, progress: Progress): Sink {
+export function progressSink(sink: Sink, progress: Pick<Progress, 'add' | 'finish'>): Sink {
   return {
     write(chunk) {
       sink.write(chunk);

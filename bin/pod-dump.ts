@@ -1,0 +1,60 @@
+import { printWarning, runSpec } from '../lib/cli/main.ts';
+import { usageError } from '../lib/cli/parse.ts';
+import { Progress, progressSink } from '../lib/cli/progress.ts';
+import { refuseTerminalOutput } from '../lib/cli/refuse-terminal.ts';
+import { packageVersion } from '../lib/cli/version.ts';
+import { dumpSession, findSession } from '../lib/session/dump-session.ts';
+import { DescriptorSink } from '../lib/stream/descriptor.ts';
+import { widenPipe } from '../lib/stream/pipe-size.ts';
+
+const name = 'pod-dump';
+
+void runSpec(
+  {
+    name,
+    summary: 'write the image of a running session to standard output',
+    description: `Stops a session, writes its image as a stream to standard output, and lets it go on. POD is a pod's name, or the
+pid of the topmost process of any session; its children go along.
+
+With --suspend the session is ended instead, but only when pod-store has made the image durable; when that fails,
+whatever the reason, the session goes on and the exit status is not zero. Killing pod-dump never harms a session.`,
+    positionals: [{ name: 'POD', describe: "a pod's name, or a pid" }],
+    options: {
+      suspend: { type: 'boolean', alias: 's', describe: 'end the session once its image is stored' },
+      then: { type: 'string', choices: ['run', 'kill'], describe: 'what becomes of the session once the image is written (default: run)' },
+      'receipt-timeout': { type: 'number', describe: 'with --suspend: seconds to wait for a store to show up (default 20)' },
+      'progress-fd': { type: 'number', describe: 'descriptor for progress as JSON lines' },
+    },
+    examples: [
+      ['pod-dump quake | pod-filter compress | pod-store /media/stick/quake', 'store an image; the session goes on'],
+      ['pod-dump --suspend quake | pod-filter encrypt -R key.pub | pod-store /media/stick/quake', 'take the session along'],
+      ['pod-dump 4711 > image', 'a session that was not started by pod-run'],
+    ],
+  },
+  async ({ positionals: [pod], suspend, then, 'receipt-timeout': timeout, 'progress-fd': fd }) => {
+    if (suspend && then) throw usageError(name, '--suspend and --then exclude each other');
+    refuseTerminalOutput();
+    const found = findSession(pod!);
+    let progress: Progress | undefined;
+    const output = new DescriptorSink(1);
+    widenPipe(1);
+    // Progress knows its total only when the session was looked at, which is before the first byte.
+    const sink = progressSink(output, {
+      add: (bytes) => progress?.add(bytes),
+      finish: (state) => progress?.finish(state),
+    });
+      await dumpSession(
+        found,
+        {
+          producer: `podstream/${packageVersion()}`,
+          then: suspend ? 'suspend' : then === 'kill' ? 'kill' : 'run',
+          ...(timeout === undefined ? {} : { receipt: { firstSignMs: timeout * 1000 } }),
+          onReady: (total) => {
+            progress = new Progress(name, { total, fd });
+          },
+          onLoss: (sentence) => printWarning(name, sentence),
+        },
+        sink,
+      );
+  },
+);

@@ -1,0 +1,86 @@
+/** A session by name or pid, dumped, and then let go on, ended, or ended only when its image is stored. */
+import { existsSync } from 'node:fs';
+import { userEngine } from '../engine/user/index.ts';
+import type { DumpTarget, StoppedSession } from '../engine/engine.ts';
+import { killPod } from '../pod/kill.ts';
+import { innerPid } from '../pod/proc.ts';
+import { findPod, type PodEntry, podOfProcess } from '../pod/registry.ts';
+import { type WaitOptions, waitForReceipt } from '../runtime/receipt.ts';
+import { PodError } from '../stream/error.ts';
+import type { Sink } from '../stream/sink.ts';
+import { sessionRoots } from './session-roots.ts';
+
+export interface FoundSession {
+  target: DumpTarget;
+  /** The pod, when the session runs in one. */
+  pod: PodEntry | undefined;
+}
+
+/** `nameOrPid`: a pod's name, or the pid of the topmost process of a session. Throws usage when there is none. */
+export function findSession(nameOrPid: string): FoundSession {
+  const entry = findPod(nameOrPid);
+  if (entry) return fromPod(entry);
+  if (!/^[1-9][0-9]*$/.test(nameOrPid)) {
+    throw new PodError('usage', `there is no pod named ${nameOrPid}`, 'pod-ps lists the pods; a plain process is named by its pid');
+  }
+  const pid = Number(nameOrPid);
+  if (!existsSync(`/proc/${pid}`)) throw new PodError('usage', `there is no process ${pid}`);
+  if (pid === process.pid || pid === 1) throw new PodError('usage', `process ${pid} can't be dumped`);
+  const pod = podOfProcess(pid);
+  // The pid of pod-init, or of the pod's topmost process, means the pod.
+  if (pod && (pod.init === pid || innerPid(pid) === pod.main)) return fromPod(pod);
+  return { target: { name: `pid-${pid}`, roots: [pid], rooted: false }, pod: undefined };
+}
+
+function fromPod(entry: PodEntry): FoundSession {
+  if (entry.held) throw new PodError('other', `pod ${entry.name} is being restarted`, 'try again in a moment');
+  return {
+    target: { name: entry.name, roots: sessionRoots(entry.init), init: entry.init, rooted: entry.root !== null },
+    pod: entry,
+  };
+}
+
+export interface DumpSessionOptions {
+  producer: string;
+  /** What becomes of the session: `suspend` ends it when its image is stored, and only then. */
+  then: 'run' | 'kill' | 'suspend';
+  receipt?: WaitOptions;
+  onReady?: (memoryBytes: number) => void;
+  onLoss?: (sentence: string) => void;
+}
+
+/** Dump a session into `sink`, which is ended, and decide its fate. On any failure the session goes on. */
+export async function dumpSession(found: FoundSession, options: DumpSessionOptions, sink: Sink): Promise<{ imageId: string }> {
+  let stopped: StoppedSession | undefined;
+  try {
+    stopped = userEngine.dump(
+      found.target,
+      { producer: options.producer, onReady: (totals) => options.onReady?.(totals.memoryBytes) },
+      sink,
+    );
+    for (const sentence of stopped.losses) options.onLoss?.(sentence);
+    sink.end();
+    if (options.then === 'suspend') await confirmStored(stopped, options);
+  } catch (cause) {
+    stopped?.thaw();
+    sink.abort(cause);
+    throw cause;
+  }
+  if (options.then === 'run') stopped.thaw();
+  else await endSession(stopped, found);
+  return { imageId: stopped.imageId };
+}
+
+async function confirmStored(stopped: StoppedSession, options: DumpSessionOptions): Promise<void> {
+  try {
+    await waitForReceipt(stopped.imageId, options.receipt ?? {});
+  } catch (cause) {
+    const error = PodError.from(cause);
+    throw new PodError(error.failure, `${error.message}; the session goes on`, error.hint, { cause });
+  }
+}
+
+async function endSession(stopped: StoppedSession, found: FoundSession): Promise<void> {
+  stopped.kill();
+  if (found.pod) await killPod(found.pod);
+}

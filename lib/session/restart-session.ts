@@ -1,0 +1,81 @@
+/** A session out of a stream, in a pod of its own. */
+import { Restart } from '../engine/user/restart.ts';
+import { ReferenceChecker } from '../image/check-references.ts';
+import { holdPod, type PreparedPod } from '../pod/create.ts';
+import type { PodEntry } from '../pod/registry.ts';
+import { readDescriptor } from '../stream/descriptor.ts';
+import { PodError } from '../stream/error.ts';
+import type { Sink } from '../stream/sink.ts';
+import { StreamParser } from '../stream/stream-parser.ts';
+
+export interface RestartSessionOptions {
+  /** Name of the new pod; default: the image's. */
+  name?: string | undefined;
+  /** The session's root directory here. Needed when it had one of its own. */
+  root?: string | undefined;
+  ignoreCpu?: boolean | undefined;
+  /** Put what undoes layers before the parser of the image. */
+  open: (image: Sink) => Sink;
+  warn: (sentence: string) => void;
+}
+
+/** A source of bytes: fill the target, return how many; 0 at the end. */
+export type Source = (target: Uint8Array) => number;
+
+export const descriptorSource = (fd: number): Source => (target) => readDescriptor(fd, target);
+
+const chunk = 1 << 20;
+
+/** Restart a session. Resolves when it runs; on any failure nothing of it is left. */
+export async function restartSession(source: Source, options: RestartSessionOptions): Promise<{ entry: PodEntry }> {
+  const restart = new Restart({ ...(options.ignoreCpu ? { ignoreCpu: true } : {}), warn: options.warn });
+  const checker = new ReferenceChecker();
+  const sink = options.open(
+    new StreamParser({
+      frame(frame) {
+        checker.frame(frame);
+        restart.frame(frame);
+      },
+      end() {
+        checker.end();
+        restart.end();
+      },
+      abort: (cause) => restart.abort(cause),
+    }),
+  );
+  let pod: PreparedPod | undefined;
+  const prepare = async () => {
+    if (!restart.ready) return;
+    pod = await makePod(restart, options);
+    restart.build({ initPid: pod.initPid, consolePath: pod.consolePath });
+  };
+  const buffer = new Uint8Array(chunk);
+  try {
+    for (let length = source(buffer); length > 0; length = source(buffer)) {
+      sink.write(buffer.subarray(0, length));
+      await prepare();
+    }
+    sink.end();
+    await prepare();
+    const main = restart.finish();
+    const { entry } = await pod!.adopt(main);
+    return { entry };
+  } catch (cause) {
+    sink.abort(cause);
+    await pod?.destroy();
+    throw cause;
+  }
+}
+
+async function makePod(restart: Restart, options: RestartSessionOptions): Promise<PreparedPod> {
+  const { image, hello } = restart;
+  if (image.pod?.rooted && options.root === undefined) {
+    throw new PodError('cannot-restart', 'the session had a root directory of its own', 'name it with --root DIR');
+  }
+  const { hostname } = image.pod!;
+  return holdPod({
+    name: options.name ?? hello.pod,
+    ...(options.root === undefined ? {} : { root: options.root }),
+    ...(hostname === '' ? {} : { hostname }),
+  });
+}
