@@ -21,13 +21,27 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
     positionals: [{ name: 'POD', describe: "a pod's name, or a pid" }],
     options: {
       suspend: { type: 'boolean', alias: 's', describe: 'end the session once its image is stored' },
-      then: { type: 'string', choices: ['run', 'kill'], describe: 'what becomes of the session once the image is written (default: run)' },
-      'receipt-timeout': { type: 'number', describe: 'with --suspend: seconds to wait for a store to show up (default 20)' },
+      // biome-ignore lint/suspicious/noThenProperty: the option's name; nothing awaits this table
+      then: {
+        type: 'string',
+        choices: ['run', 'kill'],
+        describe: 'what becomes of the session once the image is written (default: run)',
+      },
+      'receipt-timeout': {
+        type: 'number',
+        describe: 'with --suspend: seconds to wait for a store to show up (default 20)',
+      },
       'progress-fd': { type: 'number', describe: 'descriptor for progress as JSON lines' },
     },
     examples: [
-      ['pod-dump quake | pod-filter compress | pod-store /media/stick/quake', 'store an image; the session goes on'],
-      ['pod-dump --suspend quake | pod-filter encrypt -R key.pub | pod-store /media/stick/quake', 'take the session along'],
+      [
+        'pod-dump quake | pod-filter compress | pod-store /media/stick/quake',
+        'store an image; the session goes on',
+      ],
+      [
+        'pod-dump --suspend quake | pod-filter encrypt -R key.pub | pod-store /media/stick/quake',
+        'take the session along',
+      ],
       ['pod-dump 4711 > image', 'a session that was not started by pod-run'],
     ],
   },
@@ -43,18 +57,18 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
       add: (bytes) => progress?.add(bytes),
       finish: (state) => progress?.finish(state),
     });
-      await dumpSession(
-        found,
-        {
-          producer: `podstream/${packageVersion()}`,
-          then: suspend ? 'suspend' : then === 'kill' ? 'kill' : 'run',
-          ...(timeout === undefined ? {} : { receipt: { firstSignMs: timeout * 1000 } }),
-          onReady: (total) => {
-            progress = new Progress(name, { total, fd });
-          },
-          onLoss: (sentence) => printWarning(name, sentence),
+    await dumpSession(
+      found,
+      {
+        producer: `podstream/${packageVersion()}`,
+        fate: suspend ? 'suspend' : then === 'kill' ? 'kill' : 'run',
+        ...(timeout === undefined ? {} : { receipt: { firstSignMs: timeout * 1000 } }),
+        onReady: (total) => {
+          progress = new Progress(name, { total, fd });
         },
-        sink,
-      );
+        onLoss: (sentence) => printWarning(name, sentence),
+      },
+      sink,
+    );
   },
 );

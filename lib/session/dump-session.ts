@@ -1,7 +1,7 @@
 /** A session by name or pid, dumped, and then let go on, ended, or ended only when its image is stored. */
 import { existsSync } from 'node:fs';
-import { userEngine } from '../engine/user/index.ts';
 import type { DumpTarget, StoppedSession } from '../engine/engine.ts';
+import { userEngine } from '../engine/user/index.ts';
 import { killPod } from '../pod/kill.ts';
 import { innerPid } from '../pod/proc.ts';
 import { findPod, type PodEntry, podOfProcess } from '../pod/registry.ts';
@@ -21,7 +21,11 @@ export function findSession(nameOrPid: string): FoundSession {
   const entry = findPod(nameOrPid);
   if (entry) return fromPod(entry);
   if (!/^[1-9][0-9]*$/.test(nameOrPid)) {
-    throw new PodError('usage', `there is no pod named ${nameOrPid}`, 'pod-ps lists the pods; a plain process is named by its pid');
+    throw new PodError(
+      'usage',
+      `there is no pod named ${nameOrPid}`,
+      'pod-ps lists the pods; a plain process is named by its pid',
+    );
   }
   const pid = Number(nameOrPid);
   if (!existsSync(`/proc/${pid}`)) throw new PodError('usage', `there is no process ${pid}`);
@@ -33,9 +37,15 @@ export function findSession(nameOrPid: string): FoundSession {
 }
 
 function fromPod(entry: PodEntry): FoundSession {
-  if (entry.held) throw new PodError('other', `pod ${entry.name} is being restarted`, 'try again in a moment');
+  if (entry.held)
+    throw new PodError('other', `pod ${entry.name} is being restarted`, 'try again in a moment');
   return {
-    target: { name: entry.name, roots: sessionRoots(entry.init), init: entry.init, rooted: entry.root !== null },
+    target: {
+      name: entry.name,
+      roots: sessionRoots(entry.init),
+      init: entry.init,
+      rooted: entry.root !== null,
+    },
     pod: entry,
   };
 }
@@ -43,14 +53,18 @@ function fromPod(entry: PodEntry): FoundSession {
 export interface DumpSessionOptions {
   producer: string;
   /** What becomes of the session: `suspend` ends it when its image is stored, and only then. */
-  then: 'run' | 'kill' | 'suspend';
+  fate: 'run' | 'kill' | 'suspend';
   receipt?: WaitOptions;
   onReady?: (memoryBytes: number) => void;
   onLoss?: (sentence: string) => void;
 }
 
 /** Dump a session into `sink`, which is ended, and decide its fate. On any failure the session goes on. */
-export async function dumpSession(found: FoundSession, options: DumpSessionOptions, sink: Sink): Promise<{ imageId: string }> {
+export async function dumpSession(
+  found: FoundSession,
+  options: DumpSessionOptions,
+  sink: Sink,
+): Promise<{ imageId: string }> {
   let stopped: StoppedSession | undefined;
   try {
     stopped = userEngine.dump(
@@ -60,13 +74,13 @@ export async function dumpSession(found: FoundSession, options: DumpSessionOptio
     );
     for (const sentence of stopped.losses) options.onLoss?.(sentence);
     sink.end();
-    if (options.then === 'suspend') await confirmStored(stopped, options);
+    if (options.fate === 'suspend') await confirmStored(stopped, options);
   } catch (cause) {
     stopped?.thaw();
     sink.abort(cause);
     throw cause;
   }
-  if (options.then === 'run') stopped.thaw();
+  if (options.fate === 'run') stopped.thaw();
   else await endSession(stopped, found);
   return { imageId: stopped.imageId };
 }

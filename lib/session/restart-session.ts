@@ -22,12 +22,18 @@ export interface RestartSessionOptions {
 /** A source of bytes: fill the target, return how many; 0 at the end. */
 export type Source = (target: Uint8Array) => number;
 
-export const descriptorSource = (fd: number): Source => (target) => readDescriptor(fd, target);
+export const descriptorSource =
+  (fd: number): Source =>
+  (target) =>
+    readDescriptor(fd, target);
 
 const chunk = 1 << 20;
 
 /** Restart a session. Resolves when it runs; on any failure nothing of it is left. */
-export async function restartSession(source: Source, options: RestartSessionOptions): Promise<{ entry: PodEntry }> {
+export async function restartSession(
+  source: Source,
+  options: RestartSessionOptions,
+): Promise<{ entry: PodEntry }> {
   const restart = new Restart({ ...(options.ignoreCpu ? { ignoreCpu: true } : {}), warn: options.warn });
   const checker = new ReferenceChecker();
   const sink = options.open(
@@ -70,7 +76,11 @@ export async function restartSession(source: Source, options: RestartSessionOpti
 async function makePod(restart: Restart, options: RestartSessionOptions): Promise<PreparedPod> {
   const { image, hello } = restart;
   if (image.pod?.rooted && options.root === undefined) {
-    throw new PodError('cannot-restart', 'the session had a root directory of its own', 'name it with --root DIR');
+    throw new PodError(
+      'cannot-restart',
+      'the session had a root directory of its own',
+      'name it with --root DIR',
+    );
   }
   const { hostname } = image.pod!;
   return holdPod({

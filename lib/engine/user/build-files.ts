@@ -68,7 +68,8 @@ export class FileBuilder {
   /** The builder's descriptor of a shared memory segment. */
   segment(id: number): number {
     const fd = this.#segments.get(id);
-    if (fd === undefined) throw new PodError('damaged', `the image names shared memory ${id}, which it does not contain`);
+    if (fd === undefined)
+      throw new PodError('damaged', `the image names shared memory ${id}, which it does not contain`);
     return fd;
   }
 
@@ -88,15 +89,29 @@ export class FileBuilder {
    */
   arrange(task: NewTask, entries: readonly Entry[]): void {
     const { remote } = task;
-    const sources = [...new Set(entries.map((entry) => entry.file))].map((file) => ({ file, fd: this.#descriptor(file) }));
-    const base = Math.max(2, ...this.#descriptors.values(), ...this.#segments.values(), ...entries.map((entry) => entry.fd)) + 1;
+    const sources = [...new Set(entries.map((entry) => entry.file))].map((file) => ({
+      file,
+      fd: this.#descriptor(file),
+    }));
+    const base =
+      Math.max(
+        2,
+        ...this.#descriptors.values(),
+        ...this.#segments.values(),
+        ...entries.map((entry) => entry.fd),
+      ) + 1;
     const high = new Map(sources.map(({ file }, index) => [file, base + index]));
     const calls: Word[][] = sources.map(({ file, fd }) => [SYS.dup3, fd, high.get(file)!, 0]);
     calls.push([SYS.close_range, 0, base - 1, 0]);
-    for (const entry of entries) calls.push([SYS.dup3, high.get(entry.file)!, entry.fd, entry.closeOnExec ? O.cloexec : 0]);
+    for (const entry of entries)
+      calls.push([SYS.dup3, high.get(entry.file)!, entry.fd, entry.closeOnExec ? O.cloexec : 0]);
     calls.push([SYS.close_range, base, 0xffffffff, 0]);
     run(remote, calls, (_index, errno) => {
-      throw new PodError('cannot-restart', `the descriptors of process ${task.inner} can't be put in place (errno ${errno})`, errno === 24n || errno === 9n ? 'raise ulimit -n' : undefined);
+      throw new PodError(
+        'cannot-restart',
+        `the descriptors of process ${task.inner} can't be put in place (errno ${errno})`,
+        errno === 24n || errno === 9n ? 'raise ulimit -n' : undefined,
+      );
     });
   }
 
@@ -124,7 +139,8 @@ export class FileBuilder {
 
   #descriptor(id: number): number {
     const fd = this.#descriptors.get(id);
-    if (fd === undefined) throw new PodError('damaged', `the image names open file ${id}, which it does not contain`);
+    if (fd === undefined)
+      throw new PodError('damaged', `the image names open file ${id}, which it does not contain`);
     return fd;
   }
 
@@ -140,7 +156,11 @@ export class FileBuilder {
 
 function ownerOf(object: ObjectImage): FileObject {
   const owner = fileObjects.find((each) => each.records.includes(object.name));
-  if (!owner) throw new PodError('cannot-restart', `this engine does not make ${object.name} objects`, 'update podstream');
+  if (!owner)
+    throw new PodError(
+      'cannot-restart',
+      `this engine does not make ${object.name} objects`,
+      'update podstream',
+    );
   return owner;
 }
-

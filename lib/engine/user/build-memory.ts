@@ -60,13 +60,21 @@ export class SpaceBuilder {
     for (const area of this.#space.areas) {
       const length = area.end - area.start;
       if (fillProtection(area) !== area.prot) calls.push([SYS.mprotect, area.start, length, area.prot]);
-      for (const advice of area.advice ?? []) calls.push([SYS.madvise, area.start, length, adviceNumbers[advice]]);
-      if (area.locked || area.lockOnFault) calls.push([SYS.mlock2, area.start, length, area.lockOnFault ? 1 : 0]);
+      for (const advice of area.advice ?? [])
+        calls.push([SYS.madvise, area.start, length, adviceNumbers[advice]]);
+      if (area.locked || area.lockOnFault)
+        calls.push([SYS.mlock2, area.start, length, area.lockOnFault ? 1 : 0]);
     }
     run(remote, calls, (index, errno) => {
       const call = calls[index]!;
-      if (call[0] === SYS.mprotect) throw new PodError('cannot-restart', `memory at ${hex(call[1]!)} can't be given its protection (errno ${errno})`);
-      this.#warn(`memory at ${hex(call[1]!)}: ${call[0] === SYS.mlock2 ? 'could not be locked' : 'advice could not be given'}`);
+      if (call[0] === SYS.mprotect)
+        throw new PodError(
+          'cannot-restart',
+          `memory at ${hex(call[1]!)} can't be given its protection (errno ${errno})`,
+        );
+      this.#warn(
+        `memory at ${hex(call[1]!)}: ${call[0] === SYS.mlock2 ? 'could not be locked' : 'advice could not be given'}`,
+      );
     });
     for (const area of this.#space.areas) if (area.name !== undefined) this.#name(remote, area);
   }
@@ -85,16 +93,32 @@ export class SpaceBuilder {
   #moveCallSite(now: readonly MappedArea[]): void {
     const start = findGap([...now, ...this.#space.areas], siteLength);
     const { remote, tid } = this.#task;
-    remote.call('mmap', SYS.mmap, start, siteLength, PROT.read | PROT.write, MAP.private | MAP.anonymous | MAP.fixedNoReplace, -1, 0);
+    remote.call(
+      'mmap',
+      SYS.mmap,
+      start,
+      siteLength,
+      PROT.read | PROT.write,
+      MAP.private | MAP.anonymous | MAP.fixedNoReplace,
+      -1,
+      0,
+    );
     native().writeMemory(tid, start, Uint8Array.of(0x0f, 0x05, 0x0f, 0x0b));
     remote.call('mprotect', SYS.mprotect, start, pageSize, PROT.read | PROT.exec);
     this.#site = { start, end: start + siteLength };
-    this.#task.site = { code: start, stack: start + siteDataAt - 64n, data: start + siteDataAt, dataSize: Number(siteLength - siteDataAt) };
+    this.#task.site = {
+      code: start,
+      stack: start + siteDataAt - 64n,
+      data: start + siteDataAt,
+      dataSize: Number(siteLength - siteDataAt),
+    };
   }
 
   /** The kernel's own pages: to where the session has its own, or out of the way. */
   #placeKernelPages(now: readonly MappedArea[]): Range[] {
-    const present = now.filter((area) => area.path === '[vdso]' || area.path.startsWith('[vvar')).sort((a, b) => (a.start < b.start ? -1 : 1));
+    const present = now
+      .filter((area) => area.path === '[vdso]' || area.path.startsWith('[vvar'))
+      .sort((a, b) => (a.start < b.start ? -1 : 1));
     if (present.length === 0) return [];
     const wanted = this.#space.record.vdso;
     const low = present[0]!.start;
@@ -108,7 +132,11 @@ export class SpaceBuilder {
     }
     const offset = vdso.start - low;
     if (wanted.size !== vdso.end - vdso.start || wanted.start - wanted.vvarStart !== offset) {
-      throw new PodError('cannot-restart', 'the vdso of this kernel has another layout than that of the session, which is not handled yet', 'restart on the kernel version the image comes from');
+      throw new PodError(
+        'cannot-restart',
+        'the vdso of this kernel has another layout than that of the session, which is not handled yet',
+        'restart on the kernel version the image comes from',
+      );
     }
     const target = wanted.start - offset;
     if (target === low) return present;
@@ -152,7 +180,11 @@ export class SpaceBuilder {
     let open: { path: string; mode: number; fd: bigint } | undefined;
     const flush = () => {
       run(remote, calls, (index, errno) => {
-        throw new PodError('cannot-restart', `memory at ${hex(calls[index]![1]!)} can't be mapped (errno ${errno})`, errno === 12n ? 'there is not enough memory, or ulimit -v is too small' : undefined);
+        throw new PodError(
+          'cannot-restart',
+          `memory at ${hex(calls[index]![1]!)} can't be mapped (errno ${errno})`,
+          errno === 12n ? 'there is not enough memory, or ulimit -v is too small' : undefined,
+        );
       });
       calls = [];
     };
@@ -166,9 +198,25 @@ export class SpaceBuilder {
       const length = area.end - area.start;
       const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
       if (area.kind === 'anonymous') {
-        calls.push([SYS.mmap, area.start, length, fillProtection(area), flags | MAP.private | MAP.anonymous, -1, 0]);
+        calls.push([
+          SYS.mmap,
+          area.start,
+          length,
+          fillProtection(area),
+          flags | MAP.private | MAP.anonymous,
+          -1,
+          0,
+        ]);
       } else if (area.kind === 'shm') {
-        calls.push([SYS.mmap, area.start, length, area.prot, flags | MAP.shared, segments.descriptor(area.shm ?? -1), area.offset ?? 0n]);
+        calls.push([
+          SYS.mmap,
+          area.start,
+          length,
+          area.prot,
+          flags | MAP.shared,
+          segments.descriptor(area.shm ?? -1),
+          area.offset ?? 0n,
+        ]);
       } else {
         const mode = area.shared && ((area.maxProt ?? area.prot) & PROT.write) !== 0 ? O.rdwr : 0;
         const { path } = area.file!;
@@ -176,7 +224,15 @@ export class SpaceBuilder {
           close();
           open = { path, mode, fd: openMapped(remote, path, mode) };
         }
-        calls.push([SYS.mmap, area.start, length, fillProtection(area), flags | (area.shared ? MAP.shared : MAP.private), open.fd, area.offset ?? 0n]);
+        calls.push([
+          SYS.mmap,
+          area.start,
+          length,
+          fillProtection(area),
+          flags | (area.shared ? MAP.shared : MAP.private),
+          open.fd,
+          area.offset ?? 0n,
+        ]);
       }
     }
     close();
@@ -192,7 +248,19 @@ export class SpaceBuilder {
     const auxv = remote.put(record.auxv);
     const bytes = new Uint8Array(8 * 11 + 8 + 8);
     const view = new DataView(bytes.buffer);
-    const order = ['startCode', 'endCode', 'startData', 'endData', 'startBrk', 'brk', 'startStack', 'argStart', 'argEnd', 'envStart', 'envEnd'] as const;
+    const order = [
+      'startCode',
+      'endCode',
+      'startData',
+      'endData',
+      'startBrk',
+      'brk',
+      'startStack',
+      'argStart',
+      'argEnd',
+      'envStart',
+      'envEnd',
+    ] as const;
     order.forEach((key, index) => {
       view.setBigUint64(8 * index, record[key], true);
     });
@@ -208,7 +276,11 @@ export class SpaceBuilder {
       view.setInt32(100, -1, true);
       native().writeMemory(this.#task.tid, map, bytes);
       result = set();
-      if (result < 0n) throw new PodError('cannot-restart', `the layout of process ${this.#task.inner} is not accepted (errno ${-result})`);
+      if (result < 0n)
+        throw new PodError(
+          'cannot-restart',
+          `the layout of process ${this.#task.inner} is not accepted (errno ${-result})`,
+        );
       this.#warn(`/proc/self/exe of process ${this.#task.inner} could not be set (errno ${errno})`);
     }
     remote.run([[SYS.close, exe]]);
@@ -216,13 +288,24 @@ export class SpaceBuilder {
   }
 }
 
-const adviceNumbers = { dontfork: 10, wipeonfork: 18, hugepage: 14, nohugepage: 15, dontdump: 16, mergeable: 12, sequential: 2, random: 1 } as const;
+const adviceNumbers = {
+  dontfork: 10,
+  wipeonfork: 18,
+  hugepage: 14,
+  nohugepage: 15,
+  dontdump: 16,
+  mergeable: 12,
+  sequential: 2,
+  random: 1,
+} as const;
 
 const hex = (word: Word) => word.toString(16);
 
 /** Private memory must be writable to be filled; a shared mapping is filled through its object. */
 function fillProtection(area: Area): number {
-  return area.shared || area.kind === 'vdso' || area.kind === 'vvar' ? area.prot : area.prot | PROT.read | PROT.write;
+  return area.shared || area.kind === 'vdso' || area.kind === 'vvar'
+    ? area.prot
+    : area.prot | PROT.read | PROT.write;
 }
 
 function overlaps(a: Range, b: Range): boolean {
@@ -245,7 +328,12 @@ function findGap(ranges: readonly Range[], length: bigint): bigint {
 function openMapped(remote: Remote, path: string, mode: number): bigint {
   remote.reset();
   const [fd] = remote.run([[SYS.openat, AT_FDCWD, remote.putString(path), mode | O.cloexec]]);
-  if (fd! < 0n) throw new PodError('cannot-restart', `${path} can't be opened (errno ${-fd!})`, 'the session needs this file where it was; see pod-filter relocate');
+  if (fd! < 0n)
+    throw new PodError(
+      'cannot-restart',
+      `${path} can't be opened (errno ${-fd!})`,
+      'the session needs this file where it was; see pod-filter relocate',
+    );
   return fd!;
 }
 
@@ -255,7 +343,11 @@ function cleanTail(tid: number, vdso: MappedArea): void {
 }
 
 /** Run many calls in few trips; `failed` is told the first that failed. */
-export function run(remote: Remote, calls: readonly (readonly Word[])[], failed: (index: number, errno: bigint) => void): void {
+export function run(
+  remote: Remote,
+  calls: readonly (readonly Word[])[],
+  failed: (index: number, errno: bigint) => void,
+): void {
   const results = remote.run(calls);
   results.forEach((result, index) => {
     if (result < 0n && result > -4096n) failed(index, -result);

@@ -16,7 +16,17 @@ type Warn = (sentence: string) => void;
 export function makeThreads(task: NewTask, image: ProcessImage): NewTask[] {
   const flags = CLONE.vm | CLONE.fs | CLONE.files | CLONE.sighand | CLONE.thread | CLONE.sysvsem;
   const { remote } = task;
-  return image.threads.slice(1).map((thread) => task.clone(remote, thread.record.tid, flags, 0, `thread ${thread.record.tid} of process ${image.record.pid}`));
+  return image.threads
+    .slice(1)
+    .map((thread) =>
+      task.clone(
+        remote,
+        thread.record.tid,
+        flags,
+        0,
+        `thread ${thread.record.tid} of process ${image.record.pid}`,
+      ),
+    );
 }
 
 /** Working directory, root, umask. */
@@ -25,7 +35,12 @@ export function enterDirectory(task: NewTask, fs: Records['fs']): void {
   const change = (number: number, path: string) => {
     remote.reset();
     const [result] = remote.run([[number, remote.putString(path)]]);
-    if (result! < 0n) throw new PodError('cannot-restart', `process ${task.inner} can't enter ${path} (errno ${-result!})`, 'the session needs this directory where it was; see pod-filter relocate');
+    if (result! < 0n)
+      throw new PodError(
+        'cannot-restart',
+        `process ${task.inner} can't enter ${path} (errno ${-result!})`,
+        'the session needs this directory where it was; see pod-filter relocate',
+      );
   };
   if (fs.root !== '/') change(SYS.chroot, fs.root);
   change(SYS.chdir, fs.cwd);
@@ -48,10 +63,14 @@ export function setHandlers(task: NewTask, actions: Records['handlers']['actions
   const listed = new Map(actions.map((action, index) => [action.signal, address + BigInt(32 * (index + 1))]));
   const calls: Word[][] = [];
   for (let signal = 1; signal <= 64; signal++) {
-    if (signal !== 9 && signal !== 19) calls.push([SYS.rt_sigaction, signal, listed.get(signal) ?? address, 0, 8]);
+    if (signal !== 9 && signal !== 19)
+      calls.push([SYS.rt_sigaction, signal, listed.get(signal) ?? address, 0, 8]);
   }
   run(remote, calls, (_index, errno) => {
-    throw new PodError('cannot-restart', `the signal handlers of process ${task.inner} can't be set (errno ${errno})`);
+    throw new PodError(
+      'cannot-restart',
+      `the signal handlers of process ${task.inner} can't be set (errno ${errno})`,
+    );
   });
 }
 
@@ -74,7 +93,8 @@ export function setLimits(task: NewTask, limits: Records['process']['limits'], w
     if (set(limit.soft, limit.hard) >= 0n) return;
     const most = limit.hard < hard ? limit.hard : hard;
     const soft = limit.soft < most ? limit.soft : most;
-    if (set(soft, most) < 0n || soft !== limit.soft) warn(`process ${task.inner}: resource limit ${resource} could not be raised to ${limit.soft}`);
+    if (set(soft, most) < 0n || soft !== limit.soft)
+      warn(`process ${task.inner}: resource limit ${resource} could not be raised to ${limit.soft}`);
   });
 }
 
@@ -92,7 +112,10 @@ export function setProcess(task: NewTask, record: Records['process'], warn: Warn
 function writeProc(task: NewTask, file: string, value: number | undefined, warn: Warn): void {
   if (value === undefined) return;
   try {
-    writeFileSync(`/proc/${task.tid}/${file}`, file === 'coredump_filter' ? `0x${value.toString(16)}` : String(value));
+    writeFileSync(
+      `/proc/${task.tid}/${file}`,
+      file === 'coredump_filter' ? `0x${value.toString(16)}` : String(value),
+    );
   } catch {
     warn(`process ${task.inner}: ${file} could not be set to ${value}`);
   }
@@ -118,7 +141,10 @@ export function setThread(task: NewTask, image: ThreadImage, warn: Warn): void {
     calls.push([SYS.sigaltstack, remote.put(stack), 0]);
   }
   run(remote, calls, (index, errno) => {
-    throw new PodError('cannot-restart', `thread ${record.tid}: call ${calls[index]![0]} failed (errno ${errno})`);
+    throw new PodError(
+      'cannot-restart',
+      `thread ${record.tid}: call ${calls[index]![0]} failed (errno ${errno})`,
+    );
   });
   setScheduling(task, remote, record.scheduling, warn);
   if (record.rseq) setRseq(task, remote, record.rseq);
@@ -136,7 +162,12 @@ function setRseq(task: NewTask, remote: Remote, rseq: NonNullable<Records['threa
 
 const SCHED_OTHER = 0;
 
-function setScheduling(task: NewTask, remote: Remote, wanted: Records['thread']['scheduling'], warn: Warn): void {
+function setScheduling(
+  task: NewTask,
+  remote: Remote,
+  wanted: Records['thread']['scheduling'],
+  warn: Warn,
+): void {
   const parameter = remote.put(new Uint8Array(new Int32Array([wanted.priority, 0]).buffer));
   const calls: Word[][] = [];
   if (wanted.policy !== SCHED_OTHER) calls.push([SYS.sched_setscheduler, 0, wanted.policy, parameter]);
@@ -145,7 +176,9 @@ function setScheduling(task: NewTask, remote: Remote, wanted: Records['thread'][
   if (wanted.affinity && restricts(wanted.affinity)) {
     calls.push([SYS.sched_setaffinity, 0, wanted.affinity.length, remote.put(wanted.affinity)]);
   }
-  run(remote, calls, (index) => warn(`thread ${task.inner}: scheduling call ${calls[index]![0]} is not allowed here`));
+  run(remote, calls, (index) =>
+    warn(`thread ${task.inner}: scheduling call ${calls[index]![0]} is not allowed here`),
+  );
 }
 
 /** A mask of all processors of the old machine means no restriction. */
@@ -160,7 +193,8 @@ export function setCredentials(task: NewTask, wanted: Records['thread']['credent
   const status = readStatus(task.tid, task.tid);
   const words = (key: string) => (status.get(key) ?? []).filter((word) => word !== '').map(Number);
   const set = (key: string) => BigInt(`0x${status.get(key)?.[0] ?? '0'}`);
-  const same = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((value, index) => value === b[index]);
+  const same = (a: readonly number[], b: readonly number[]) =>
+    a.length === b.length && a.every((value, index) => value === b[index]);
   const { remote } = task;
   remote.reset();
   const calls: { call: Word[]; what: string; must: boolean }[] = [];
@@ -172,7 +206,8 @@ export function setCredentials(task: NewTask, wanted: Records['thread']['credent
   }
   for (let capability = 0; capability < 64; capability++) {
     const bit = 1n << BigInt(capability);
-    if ((set('CapBnd') & bit) !== 0n && (wanted.bounding & bit) === 0n) add('the bounding set', true, SYS.prctl, PR.capbsetDrop, capability, 0, 0, 0);
+    if ((set('CapBnd') & bit) !== 0n && (wanted.bounding & bit) === 0n)
+      add('the bounding set', true, SYS.prctl, PR.capbsetDrop, capability, 0, 0, 0);
   }
   const [ruid, euid, suid, fsuid] = wanted.uids as [number, number, number, number];
   const [rgid, egid, sgid, fsgid] = wanted.gids as [number, number, number, number];
@@ -190,20 +225,38 @@ export function setCredentials(task: NewTask, wanted: Records['thread']['credent
   const header = remote.put(new Uint8Array(Uint32Array.from([0x20080522, 0]).buffer));
   const half = (value: bigint, high: boolean) => Number((high ? value >> 32n : value) & 0xffffffffn);
   const effective = wanted.effective & permitted;
-  const data = Uint32Array.from([false, true].flatMap((high) => [half(effective, high), half(permitted, high), half(wanted.inheritable, high)]));
+  const data = Uint32Array.from(
+    [false, true].flatMap((high) => [
+      half(effective, high),
+      half(permitted, high),
+      half(wanted.inheritable, high),
+    ]),
+  );
   add('capabilities', true, SYS.capset, header, remote.put(new Uint8Array(data.buffer)));
   add('capabilities', false, SYS.prctl, PR.setKeepCaps, 0, 0, 0, 0);
   for (let capability = 0; capability < 64; capability++) {
-    if ((wanted.ambient >> BigInt(capability)) & 1n) add('the ambient set', false, SYS.prctl, PR.capAmbient, PR.capAmbientRaise, capability, 0, 0);
+    if ((wanted.ambient >> BigInt(capability)) & 1n)
+      add('the ambient set', false, SYS.prctl, PR.capAmbient, PR.capAmbientRaise, capability, 0, 0);
   }
-  if (wanted.securebits !== 0) add('securebits', false, SYS.prctl, PR.setSecurebits, wanted.securebits, 0, 0, 0);
+  if (wanted.securebits !== 0)
+    add('securebits', false, SYS.prctl, PR.setSecurebits, wanted.securebits, 0, 0, 0);
   if (wanted.noNewPrivs) add('no_new_privs', true, SYS.prctl, PR.setNoNewPrivs, 1, 0, 0, 0);
-  if (permitted !== wanted.permitted) warn(`thread ${task.inner}: some capabilities of the session are not to be had here`);
-  run(remote, calls.map((each) => each.call), (index, errno) => {
-    const { what, must } = calls[index]!;
-    if (must) throw new PodError('cannot-restart', `thread ${task.inner} can't be given its ${what} (errno ${errno})`, "restart as root, or as the session's own user");
-    warn(`thread ${task.inner}: ${what} could not be set`);
-  });
+  if (permitted !== wanted.permitted)
+    warn(`thread ${task.inner}: some capabilities of the session are not to be had here`);
+  run(
+    remote,
+    calls.map((each) => each.call),
+    (index, errno) => {
+      const { what, must } = calls[index]!;
+      if (must)
+        throw new PodError(
+          'cannot-restart',
+          `thread ${task.inner} can't be given its ${what} (errno ${errno})`,
+          "restart as root, or as the session's own user",
+        );
+      warn(`thread ${task.inner}: ${what} could not be set`);
+    },
+  );
 }
 
 /** PR_SET_DUMPABLE is reset by a change of credentials, so it comes behind them; 2 can't be set by anyone. */
@@ -215,7 +268,12 @@ export function setLate(task: NewTask, dumpable: number | undefined, deathSignal
 }
 
 /** Signals that were queued: first those go that the building itself has sent (SIGCHLD of ghosts). */
-export function setPending(task: NewTask, pid: number, shared: readonly Uint8Array[], own: readonly Uint8Array[]): void {
+export function setPending(
+  task: NewTask,
+  pid: number,
+  shared: readonly Uint8Array[],
+  own: readonly Uint8Array[],
+): void {
   const { remote } = task;
   remote.reset();
   const set = remote.put(new Uint8Array(8).fill(0xff));
@@ -229,7 +287,14 @@ export function setPending(task: NewTask, pid: number, shared: readonly Uint8Arr
   }
   for (const signal of own) {
     remote.reset();
-    remote.call('rt_tgsigqueueinfo', SYS.rt_tgsigqueueinfo, pid, task.inner, number(signal), remote.put(signal));
+    remote.call(
+      'rt_tgsigqueueinfo',
+      SYS.rt_tgsigqueueinfo,
+      pid,
+      task.inner,
+      number(signal),
+      remote.put(signal),
+    );
   }
 }
 
@@ -251,7 +316,11 @@ export function makeTimers(task: NewTask, timers: NonNullable<Records['process']
       const got = new DataView(remote.read(id, 4).buffer).getInt32(0, true);
       if (got === timer.id) break;
       remote.call('timer_delete', SYS.timer_delete, got);
-      if (got > timer.id || tries > 1 << 16) throw new PodError('cannot-restart', `process ${task.inner}: timer ${timer.id} can't have its id back`);
+      if (got > timer.id || tries > 1 << 16)
+        throw new PodError(
+          'cannot-restart',
+          `process ${task.inner}: timer ${timer.id} can't have its id back`,
+        );
     }
   }
 }
@@ -264,7 +333,12 @@ export function armTimers(task: NewTask, record: Records['process']): void {
   for (const timer of record.timers ?? []) {
     if (timer.valueNs === 0n) continue;
     remote.reset();
-    const words = new BigInt64Array([timer.intervalNs / second, timer.intervalNs % second, timer.valueNs / second, timer.valueNs % second]);
+    const words = new BigInt64Array([
+      timer.intervalNs / second,
+      timer.intervalNs % second,
+      timer.valueNs / second,
+      timer.valueNs % second,
+    ]);
     remote.call('timer_settime', SYS.timer_settime, timer.id, 0, remote.put(new Uint8Array(words.buffer)), 0);
   }
   for (const timer of record.itimers ?? []) {
@@ -303,7 +377,11 @@ function setExtended(task: NewTask, extended: Uint8Array): void {
   }
   const used = new DataView(extended.buffer, extended.byteOffset).getBigUint64(legacyState, true);
   if ((used & ~commonComponents) !== 0n) {
-    throw new PodError('cannot-restart', `thread ${task.inner} uses processor registers that lie elsewhere on this processor (components ${used.toString(2)})`, 'restart on the same kind of processor');
+    throw new PodError(
+      'cannot-restart',
+      `thread ${task.inner} uses processor registers that lie elsewhere on this processor (components ${used.toString(2)})`,
+      'restart on the same kind of processor',
+    );
   }
   const fitted = here.slice().fill(0, 0);
   fitted.set(extended.subarray(0, Math.min(extended.length, here.length)));

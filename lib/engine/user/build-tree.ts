@@ -14,7 +14,7 @@ import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { CLONE, PTRACE, SYS } from './abi.ts';
 import { type ImageRecords, needed, type TreeEntry } from './image-records.ts';
-import { NewTask } from './new-task.ts';
+import type { NewTask } from './new-task.ts';
 
 const SIGCHLD = 17;
 
@@ -83,33 +83,54 @@ class TreeBuilder {
 
   /** Leaders that are gone, sessions first: a group's ghost lives in the group's session. */
   #addGhosts(): void {
-    const ghost = (pid: number, sid: number): Plan => ({ pid, ppid: 0, pgid: pid, sid, state: 'zombie', comm: 'gone', ghost: true, children: [] });
+    const ghost = (pid: number, sid: number): Plan => ({
+      pid,
+      ppid: 0,
+      pgid: pid,
+      sid,
+      state: 'zombie',
+      comm: 'gone',
+      ghost: true,
+      children: [],
+    });
     for (const plan of [...this.#plans.values()]) {
       if (plan.sid !== 0 && !this.#plans.has(plan.sid)) this.#plans.set(plan.sid, ghost(plan.sid, plan.sid));
     }
     for (const plan of [...this.#plans.values()]) {
-      if (plan.pgid !== 0 && !this.#plans.has(plan.pgid)) this.#plans.set(plan.pgid, ghost(plan.pgid, plan.sid));
+      if (plan.pgid !== 0 && !this.#plans.has(plan.pgid))
+        this.#plans.set(plan.pgid, ghost(plan.pgid, plan.sid));
     }
   }
 
   /** `inherited`: the session the parent gives at this moment. */
   #create(plan: Plan, parent: NewTask, inherited: number): void {
     const task = this.#fork(plan, parent);
-    const before = plan.children.filter((child) => plan.sid === plan.pid && child.sid !== plan.pid && child.sid !== child.pid);
+    const before = plan.children.filter(
+      (child) => plan.sid === plan.pid && child.sid !== plan.pid && child.sid !== child.pid,
+    );
     const after = plan.children.filter((child) => !before.includes(child));
     for (const child of before) this.#create(child, task, inherited);
     if (plan.sid === plan.pid) task.remote.call('setsid', SYS.setsid);
     const session = plan.sid === plan.pid ? plan.pid : inherited;
     for (const child of after) this.#create(child, task, session);
     if (plan.sid !== 0 && session !== plan.sid) {
-      throw new PodError('cannot-restart', `process ${plan.pid} (${plan.comm}) can't be put into session ${plan.sid}`);
+      throw new PodError(
+        'cannot-restart',
+        `process ${plan.pid} (${plan.comm}) can't be put into session ${plan.sid}`,
+      );
     }
   }
 
   #fork(plan: Plan, parent: NewTask): NewTask {
     const flags = this.#sharing(plan);
     const exitSignal = plan.exitSignal ?? SIGCHLD;
-    const task = parent.clone(parent.remote, plan.pid, flags, exitSignal, `process ${plan.pid} (${plan.comm})`);
+    const task = parent.clone(
+      parent.remote,
+      plan.pid,
+      flags,
+      exitSignal,
+      `process ${plan.pid} (${plan.comm})`,
+    );
     this.#tasks.set(plan.pid, task);
     return task;
   }
@@ -119,11 +140,19 @@ class TreeBuilder {
     const own = this.#image.processes.get(plan.pid)?.record;
     const parent = this.#image.processes.get(plan.ppid)?.record;
     if (!own) return 0;
-    const shared = (key: 'mm' | 'files' | 'fs' | 'handlers') => parent !== undefined && parent[key] === own[key];
+    const shared = (key: 'mm' | 'files' | 'fs' | 'handlers') =>
+      parent !== undefined && parent[key] === own[key];
     for (const key of ['mm', 'files', 'fs', 'handlers'] as const) {
       if (shared(key)) continue;
-      const other = [...this.#image.processes.values()].find(({ record }) => record.pid !== own.pid && record[key] === own[key] && this.#plans.get(record.pid)?.ppid !== own.pid);
-      if (other) throw new PodError('cannot-restart', `processes ${own.pid} and ${other.record.pid} share their ${key} but are not parent and child, which is not handled yet`);
+      const other = [...this.#image.processes.values()].find(
+        ({ record }) =>
+          record.pid !== own.pid && record[key] === own[key] && this.#plans.get(record.pid)?.ppid !== own.pid,
+      );
+      if (other)
+        throw new PodError(
+          'cannot-restart',
+          `processes ${own.pid} and ${other.record.pid} share their ${key} but are not parent and child, which is not handled yet`,
+        );
     }
     return (
       (shared('mm') ? CLONE.vm : 0) |
@@ -137,7 +166,11 @@ class TreeBuilder {
   #createOrphans(orphans: readonly Plan[]): void {
     for (const plan of orphans) {
       const member = this.#tasks.get(plan.sid);
-      if (!member) throw new PodError('cannot-restart', `process ${plan.pid} (${plan.comm}) is in session ${plan.sid}, which can't be made`);
+      if (!member)
+        throw new PodError(
+          'cannot-restart',
+          `process ${plan.pid} (${plan.comm}) is in session ${plan.sid}, which can't be made`,
+        );
       const helper = member.clone(member.remote, this.#freePid(), 0, 0, 'a helper process');
       this.#create(plan, helper, plan.sid);
       helper.end(0);
@@ -146,7 +179,14 @@ class TreeBuilder {
   }
 
   #freePid(): number {
-    for (let pid = 30000; ; pid--) if (!this.#plans.has(pid) && ![...this.#image.processes.values()].some((process) => process.threads.some((thread) => thread.record.tid === pid))) return pid;
+    for (let pid = 30000; ; pid--)
+      if (
+        !this.#plans.has(pid) &&
+        ![...this.#image.processes.values()].some((process) =>
+          process.threads.some((thread) => thread.record.tid === pid),
+        )
+      )
+        return pid;
   }
 
   #joinGroups(): void {
@@ -155,7 +195,11 @@ class TreeBuilder {
     const others = plans.filter((plan) => plan.pgid !== plan.pid);
     for (const plan of [...leaders, ...others]) {
       const result = this.#tasks.get(plan.pid)!.remote.run([[SYS.setpgid, 0, plan.pgid]])[0]!;
-      if (result < 0n) throw new PodError('cannot-restart', `process ${plan.pid} (${plan.comm}) can't be put into process group ${plan.pgid}`);
+      if (result < 0n)
+        throw new PodError(
+          'cannot-restart',
+          `process ${plan.pid} (${plan.comm}) can't be put into process group ${plan.pgid}`,
+        );
     }
   }
 

@@ -125,7 +125,12 @@ export class MemoryCollector {
     const { path } = area;
     if (path === '[vdso]') return { kind: 'vdso' };
     if (path.startsWith('[vvar')) return { kind: 'vvar' };
-    if (shared && (path === '/dev/zero (deleted)' || path.startsWith('[anon_shmem') || path === `/memfd:${segmentName} (deleted)`)) {
+    if (
+      shared &&
+      (path === '/dev/zero (deleted)' ||
+        path.startsWith('[anon_shmem') ||
+        path === `/memfd:${segmentName} (deleted)`)
+    ) {
       return { kind: 'shm', shm: this.#segment(pid, area), offset: area.offset };
     }
     if (shared && (path === '' || path.startsWith('[anon:')))

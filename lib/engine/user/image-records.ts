@@ -31,7 +31,25 @@ export interface ObjectImage {
 /** Everything but memory: what a session of some hundred processes needs is a few MiB. */
 const mostBytes = 512 << 20;
 
-const notObjects = new Set<string>(['hello', 'layer', 'data', 'end', 'error', 'pod', 'tree', 'shm', 'mm', 'areas', 'pages', 'content', 'fd-table', 'fs', 'handlers', 'process', 'thread']);
+const notObjects = new Set<string>([
+  'hello',
+  'layer',
+  'data',
+  'end',
+  'error',
+  'pod',
+  'tree',
+  'shm',
+  'mm',
+  'areas',
+  'pages',
+  'content',
+  'fd-table',
+  'fs',
+  'handlers',
+  'process',
+  'thread',
+]);
 
 export class ImageRecords {
   hello: Records['hello'] | undefined;
@@ -53,7 +71,12 @@ export class ImageRecords {
     const name = kindName(frame.kind);
     if (name === undefined) return;
     this.#bytes += frame.raw.length;
-    if (this.#bytes > mostBytes) throw new PodError('limit', `the image has more than ${mostBytes >> 20} MiB of records`, 'the stream is damaged or hostile');
+    if (this.#bytes > mostBytes)
+      throw new PodError(
+        'limit',
+        `the image has more than ${mostBytes >> 20} MiB of records`,
+        'the stream is damaged or hostile',
+      );
     switch (name) {
       case 'hello':
         this.hello = readRecord(name, frame);
@@ -112,8 +135,12 @@ export class ImageRecords {
         return;
       }
       default:
-        if (notObjects.has(name) || name === 'data' || name === 'pages') throw new PodError('damaged', `a ${name} frame is out of place`);
-        this.objects.push({ name, record: readRecord(name as keyof Records, frame) as unknown as { id: number } });
+        if (notObjects.has(name) || name === 'data' || name === 'pages')
+          throw new PodError('damaged', `a ${name} frame is out of place`);
+        this.objects.push({
+          name,
+          record: readRecord(name as keyof Records, frame) as unknown as { id: number },
+        });
     }
   }
 }
@@ -121,6 +148,7 @@ export class ImageRecords {
 /** What an id names; `damaged` when nothing does. */
 export function needed<Value>(map: ReadonlyMap<number, Value>, id: number, what: string): Value {
   const value = map.get(id);
-  if (value === undefined) throw new PodError('damaged', `the image names ${what} ${id}, which it does not contain`);
+  if (value === undefined)
+    throw new PodError('damaged', `the image names ${what} ${id}, which it does not contain`);
   return value;
 }

@@ -98,9 +98,14 @@ const EAGAIN = 11;
 const ENOMEM = 12;
 
 function cloneFailure(what: string, inner: number, errno: number): PodError {
-  if (errno === EEXIST) return new PodError('cannot-restart', `${what}: pid ${inner} is taken in the new pod`);
+  if (errno === EEXIST)
+    return new PodError('cannot-restart', `${what}: pid ${inner} is taken in the new pod`);
   if (errno === EAGAIN || errno === ENOMEM) {
-    return new PodError('cannot-restart', `${what} cannot be made: no room for another process`, 'see ulimit -u and the free memory');
+    return new PodError(
+      'cannot-restart',
+      `${what} cannot be made: no room for another process`,
+      'see ulimit -u and the free memory',
+    );
   }
   return new PodError('cannot-restart', `${what} cannot be made with pid ${inner} (errno ${errno})`);
 }

@@ -10,26 +10,59 @@ const programFeatures =
   /^(sse|sse2|pni|ssse3|sse4_1|sse4_2|sse4a|avx|avx2|avx512.*|avx_.*|f16c|fma|fma4|xop|bmi1|bmi2|abm|lzcnt|popcnt|movbe|aes|vaes|pclmulqdq|vpclmulqdq|sha_ni|gfni|adx|rdrand|rdseed|fsgsbase|clflushopt|clwb|cx16|lahf_lm|erms|fsrm|amx.*|xsave.*|rtm|hle|rdtscp|rdpid|movdiri|movdir64b|serialize|mmx|fxsr|cmov|pku|ospke)$/;
 
 /** Kernel features this engine can build on; an image that requires another is from the future. */
-const knownFeatures = new Set(['futex-lists', 'epoll', 'eventfd', 'timerfd', 'signalfd', 'inotify', 'posix-timers', 'rseq', 'waitid']);
+const knownFeatures = new Set([
+  'futex-lists',
+  'epoll',
+  'eventfd',
+  'timerfd',
+  'signalfd',
+  'inotify',
+  'posix-timers',
+  'rseq',
+  'waitid',
+]);
 
 export function checkMachine(hello: Records['hello']): void {
   if (hello.semantics !== '2.6') {
-    throw new PodError('cannot-restart', `the image has the semantics of kernel ${hello.semantics}`, 'send it through pod-filter upgrade-2.6 first');
+    throw new PodError(
+      'cannot-restart',
+      `the image has the semantics of kernel ${hello.semantics}`,
+      'send it through pod-filter upgrade-2.6 first',
+    );
   }
-  if (hello.arch !== 'x86_64') throw new PodError('cannot-restart', `the image is of a ${hello.arch} session, this machine is x86_64`);
-  if (hello.pageSize !== pageSize) throw new PodError('cannot-restart', `the image has pages of ${hello.pageSize} bytes, this machine ${pageSize}`);
+  if (hello.arch !== 'x86_64')
+    throw new PodError('cannot-restart', `the image is of a ${hello.arch} session, this machine is x86_64`);
+  if (hello.pageSize !== pageSize)
+    throw new PodError(
+      'cannot-restart',
+      `the image has pages of ${hello.pageSize} bytes, this machine ${pageSize}`,
+    );
   const here = new Set(cpuFlags());
   const missing = hello.cpuFeatures.filter((flag) => programFeatures.test(flag) && !here.has(flag));
   if (missing.length > 0) {
-    throw new PodError('cannot-restart', `this processor lacks ${missing.join(', ')}, which the session may use`, 'restart on a processor that has them (--ignore-cpu when you know the session does not use them)');
+    throw new PodError(
+      'cannot-restart',
+      `this processor lacks ${missing.join(', ')}, which the session may use`,
+      'restart on a processor that has them (--ignore-cpu when you know the session does not use them)',
+    );
   }
   const unknown = hello.requires.filter((feature) => !knownFeatures.has(feature));
-  if (unknown.length > 0) throw new PodError('cannot-restart', `the image needs ${unknown.join(', ')}, which this podstream does not know`, 'update podstream');
+  if (unknown.length > 0)
+    throw new PodError(
+      'cannot-restart',
+      `the image needs ${unknown.join(', ')}, which this podstream does not know`,
+      'update podstream',
+    );
 }
 
 export function cpuFlags(): string[] {
-  const line = readFileSync('/proc/cpuinfo', 'latin1').split('\n').find((each) => each.startsWith('flags'));
-  return (line ?? '').slice((line ?? '').indexOf(':') + 1).trim().split(/\s+/);
+  const line = readFileSync('/proc/cpuinfo', 'latin1')
+    .split('\n')
+    .find((each) => each.startsWith('flags'));
+  return (line ?? '')
+    .slice((line ?? '').indexOf(':') + 1)
+    .trim()
+    .split(/\s+/);
 }
 
 /** Bytes of memory that can be had without swapping. */
@@ -60,8 +93,17 @@ function checkFile(root: string, path: string, expected: bigint | undefined, exa
   try {
     found = statSync(`${root}${path}`, { bigint: true }).size;
   } catch (cause) {
-    throw new PodError('cannot-restart', `${path} is not here`, 'the session needs this file; bring it along (--root), or map it elsewhere with pod-filter relocate', { cause });
+    throw new PodError(
+      'cannot-restart',
+      `${path} is not here`,
+      'the session needs this file; bring it along (--root), or map it elsewhere with pod-filter relocate',
+      { cause },
+    );
   }
   if (expected === undefined || found === expected || (!exact && found > expected)) return;
-  throw new PodError('cannot-restart', `${path} is another file: ${expected} bytes expected, ${found} found`, 'the session needs the very file it was using; install the same version');
+  throw new PodError(
+    'cannot-restart',
+    `${path} is another file: ${expected} bytes expected, ${found} found`,
+    'the session needs the very file it was using; install the same version',
+  );
 }

@@ -111,13 +111,15 @@ export class Restart implements FrameHandler {
     checkMachine(this.#options.ignoreCpu ? { ...hello, cpuFeatures: [] } : hello);
     if (!this.image.pod) throw new PodError('damaged', 'the image has no POD');
     for (const process of this.image.processes.values()) {
-      if (process.threads[0]?.record.tid !== process.record.pid) throw new PodError('damaged', `process ${process.record.pid} has no first thread`);
+      if (process.threads[0]?.record.tid !== process.record.pid)
+        throw new PodError('damaged', `process ${process.record.pid} has no first thread`);
       needed(this.image.spaces, process.record.mm, 'address space');
       needed(this.image.tables, process.record.files, 'descriptor table');
       needed(this.image.fs, process.record.fs, 'filesystem context');
       needed(this.image.handlers, process.record.handlers, 'signal handlers');
     }
-    for (const entry of this.image.tree) if (entry.state !== 'zombie') needed(this.image.processes, entry.pid, 'process');
+    for (const entry of this.image.tree)
+      if (entry.state !== 'zombie') needed(this.image.processes, entry.pid, 'process');
   }
 
   #take(frame: Frame): void {
@@ -134,7 +136,9 @@ class Builder {
   readonly #image: ImageRecords;
   readonly #pod: EmptyPod;
   readonly #options: RestartOptions;
-  #init: { task: NewTask; state: ThreadState; injector: Injector; before: Set<number>; leave: () => void } | undefined;
+  #init:
+    | { task: NewTask; state: ThreadState; injector: Injector; before: Set<number>; leave: () => void }
+    | undefined;
   #tree: BuiltTree | undefined;
   #files: FileBuilder | undefined;
   readonly #spaces = new Map<number, Space>();
@@ -164,21 +168,32 @@ class Builder {
   }
 
   pages(record: Records['pages'], data: Uint8Array): void {
-    if (data.length % pageSize !== 0) throw new PodError('damaged', 'a PAGES frame has no whole number of pages');
+    if (data.length % pageSize !== 0)
+      throw new PodError('damaged', 'a PAGES frame has no whole number of pages');
     this.#filled += BigInt(data.length);
     if (record.shm !== undefined) {
       const fd = needed(this.#segments, record.shm, 'shared memory');
       const segment = needed(this.#image.segments, record.shm, 'shared memory');
-      if (record.addr + BigInt(data.length) > ((segment.size + 4095n) & ~4095n)) throw new PodError('damaged', 'pages behind the end of shared memory');
-      for (let at = 0; at < data.length; ) at += writeSync(fd, data, at, data.length - at, Number(record.addr) + at);
+      if (record.addr + BigInt(data.length) > ((segment.size + 4095n) & ~4095n))
+        throw new PodError('damaged', 'pages behind the end of shared memory');
+      for (let at = 0; at < data.length; )
+        at += writeSync(fd, data, at, data.length - at, Number(record.addr) + at);
       return;
     }
     const space = needed(this.#spaces, record.mm ?? -1, 'address space');
     try {
       native().writeMemory(space.task.tid, record.addr, data);
     } catch (cause) {
-      if (memoryAtHand() < 64n << 20n) throw new PodError('cannot-restart', 'there is not enough memory for the session', undefined, { cause });
-      throw new PodError('damaged', `pages at ${record.addr.toString(16)} lie outside the areas of the image`, undefined, { cause });
+      if (memoryAtHand() < 64n << 20n)
+        throw new PodError('cannot-restart', 'there is not enough memory for the session', undefined, {
+          cause,
+        });
+      throw new PodError(
+        'damaged',
+        `pages at ${record.addr.toString(16)} lie outside the areas of the image`,
+        undefined,
+        { cause },
+      );
     }
   }
 
@@ -197,11 +212,21 @@ class Builder {
       const image = build.processOf(this.#image, task);
       sets.push({ task, image, others: build.makeThreads(task, image) });
     }
-    files.finishTables(sets.map(({ task, image }) => ({ task, entries: needed(this.#image.tables, image.record.files, 'descriptor table') })));
+    files.finishTables(
+      sets.map(({ task, image }) => ({
+        task,
+        entries: needed(this.#image.tables, image.record.files, 'descriptor table'),
+      })),
+    );
     for (const { builder } of this.#spaces.values()) builder.finish();
     for (const { task, image } of sets) {
-      if (!done.handlers.has(image.record.handlers)) build.setHandlers(task, needed(this.#image.handlers, image.record.handlers, 'signal handlers').actions);
-      if (!done.fs.has(image.record.fs)) build.enterDirectory(task, needed(this.#image.fs, image.record.fs, 'filesystem context'));
+      if (!done.handlers.has(image.record.handlers))
+        build.setHandlers(
+          task,
+          needed(this.#image.handlers, image.record.handlers, 'signal handlers').actions,
+        );
+      if (!done.fs.has(image.record.fs))
+        build.enterDirectory(task, needed(this.#image.fs, image.record.fs, 'filesystem context'));
       done.handlers.add(image.record.handlers);
       done.fs.add(image.record.fs);
       build.setProcess(task, image.record, warn);
@@ -224,9 +249,17 @@ class Builder {
     files.arm();
     for (const { task, image } of sets) build.armTimers(task, image.record);
     for (const { task, image } of threads) {
-      const space = needed(this.#image.spaces, needed(this.#image.processes, image.record.pid, 'process').record.mm, 'address space');
+      const space = needed(
+        this.#image.spaces,
+        needed(this.#image.processes, image.record.pid, 'process').record.mm,
+        'address space',
+      );
       build.setCredentials(task, image.record.credentials, warn);
-      build.setLate(task, task.inner === image.record.pid ? space.record.dumpable : undefined, image.record.parentDeathSignal);
+      build.setLate(
+        task,
+        task.inner === image.record.pid ? space.record.dumpable : undefined,
+        image.record.parentDeathSignal,
+      );
     }
     for (const { builder } of this.#spaces.values()) builder.removeCallSite();
     for (const { task, image } of threads) build.setRegisters(task, image);
@@ -249,7 +282,12 @@ class Builder {
   /** pod-init becomes the builder; the calls made in it leave no trace (inject.ts). */
   #enterInit(pid: number): NewTask {
     const addon = native();
-    const options = PTRACE.optionSysGood | PTRACE.optionTraceFork | PTRACE.optionTraceVfork | PTRACE.optionTraceClone | PTRACE.optionExitKill;
+    const options =
+      PTRACE.optionSysGood |
+      PTRACE.optionTraceFork |
+      PTRACE.optionTraceVfork |
+      PTRACE.optionTraceClone |
+      PTRACE.optionExitKill;
     const before = new Set(listDescriptors(pid));
     addon.seize(pid, options);
     addon.interrupt(pid);
@@ -271,7 +309,10 @@ class Builder {
     const { hostname, domainname } = this.#image.pod!;
     const sethostname = 170;
     const setdomainname = 171;
-    for (const [number, name] of [[sethostname, hostname], [setdomainname, domainname]] as const) {
+    for (const [number, name] of [
+      [sethostname, hostname],
+      [setdomainname, domainname],
+    ] as const) {
       remote.reset();
       if (name !== '') remote.run([[number, remote.put(Buffer.from(name)), Buffer.byteLength(name)]]);
     }
@@ -296,7 +337,11 @@ class Builder {
         task.site = known.task.site;
         continue;
       }
-      const builder = new SpaceBuilder(task, needed(this.#image.spaces, id, 'address space'), this.#options.warn);
+      const builder = new SpaceBuilder(
+        task,
+        needed(this.#image.spaces, id, 'address space'),
+        this.#options.warn,
+      );
       builder.map({ descriptor: (segment) => files.segment(segment) });
       this.#spaces.set(id, { builder, task });
     }
