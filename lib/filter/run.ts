@@ -1,7 +1,7 @@
 /** A filter as a program of its own: pod-filter-NAME. Bundled by scripts/build.mjs with each file of filters/. */
 import { fstatSync, writeSync } from 'node:fs';
-import { isatty } from 'node:tty';
 import { runCommand } from '../cli/main.ts';
+import { refuseTerminalInput, refuseTerminalOutput } from '../cli/refuse-terminal.ts';
 import { DescriptorSink, pump } from '../stream/descriptor.ts';
 import { PodError } from '../stream/error.ts';
 import type { Sink } from '../stream/sink.ts';
@@ -10,28 +10,23 @@ import { describe, helpText } from './describe.ts';
 import { parseOptions } from './options.ts';
 import { undoStage } from './undo.ts';
 
-/** Refuse a terminal at either end: nobody types or reads a stream. */
-export function refuseTerminal(stage: string): void {
-  if (isatty(1)) {
-    throw new PodError(
-      'usage',
-      'the output is a terminal',
-      `send it on: ${stage} … > FILE, or | pod-store DIR`,
-    );
-  }
-  if (isatty(0)) {
-    throw new PodError('usage', 'the input is a terminal', `give it a stream: pod-dump NAME | ${stage} …`);
-  }
+/** Reading and writing one file would destroy it. */
+function refuseSameFile(): void {
   const [input, output] = [fstatSync(0), fstatSync(1)];
   if (input.isFile() && output.isFile() && input.ino === output.ino && input.dev === output.dev) {
     throw new PodError('usage', 'input and output are the same file', 'write to another file');
   }
 }
 
-/** Standard input through the stage to standard output. */
-export function runStage(stage: string, make: (output: Sink) => Sink): void {
-  refuseTerminal(stage);
-  const output = new DescriptorSink(1);
+/** Standard input through the stage to standard output, which `observe` may wrap to count what goes by. */
+export function runStage(
+  make: (output: Sink) => Sink,
+  observe: (output: Sink) => Sink = (sink) => sink,
+): void {
+  refuseTerminalOutput();
+  refuseTerminalInput();
+  refuseSameFile();
+  const output = observe(new DescriptorSink(1));
   let first: Sink;
   try {
     first = make(output);
@@ -71,7 +66,7 @@ export function runFilter(definition: FilterDefinition): void {
       );
     }
     // A bare file is recognised by how it starts, so --raw changes nothing when undoing.
-    runStage(command, (output) =>
+    runStage((output) =>
       undo ? undoStage(definition, values, output) : definition.forward(values, output, { raw }),
     );
   });
