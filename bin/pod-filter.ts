@@ -26,7 +26,8 @@ function describeNamed(filter: string) {
   const { run } = resolveFilter(filter, builtIn);
   if (!('path' in run)) return describe(run);
   const description = describeProgram(run);
-  if (typeof description === 'string') throw new PodError('other', `the filter ${filter} is broken: ${description}`);
+  if (typeof description === 'string')
+    throw new PodError('other', `the filter ${filter} is broken: ${description}`);
   return description;
 }
 
@@ -36,9 +37,7 @@ void runSpec(
     summary: 'send a stream through filters',
     description:
       'Reads a stream, sends it through the filters named, in order, and writes what comes out. The options of a filter follow its name; pod-filter NAME --help shows them. Built-in filters run in this process, others are programs pod-filter-NAME in $POD_FILTER_PATH or $PATH.\n\nWith --undo the first NAME is the outermost layer; without names all layers are taken off.',
-    positionals: [
-      { name: 'NAME', describe: 'filter, followed by its options', required: false, rest: true },
-    ],
+    positionals: [{ name: 'NAME', describe: 'filter, followed by its options', required: false, rest: true }],
     options: {
       undo: { type: 'boolean', describe: 'take layers off' },
       raw: {
@@ -51,16 +50,29 @@ void runSpec(
         array: true,
         describe: '--undo without names: a filter of your own that may run',
       },
-      list: { alias: 'l', type: 'boolean', describe: 'list all filters, broken and hidden ones with the reason' },
+      list: {
+        alias: 'l',
+        type: 'boolean',
+        describe: 'list all filters, broken and hidden ones with the reason',
+      },
       describe: { type: 'boolean', describe: 'print the description of NAME as JSON' },
-      check: { type: 'boolean', describe: 'test whether NAME, run with the options behind it, keeps the protocol' },
+      check: {
+        type: 'boolean',
+        describe: 'test whether NAME, run with the options behind it, keeps the protocol',
+      },
       json: { type: 'boolean', describe: 'with --list or --check: JSON' },
       'progress-fd': { type: 'number', describe: 'descriptor for progress as JSON lines' },
     },
     passThrough: true,
     examples: [
-      ['pod-dump quake | pod-filter compress encrypt -R key.pub | pod-store /media/stick/quake', 'two filters'],
-      ['pod-load /media/stick/quake | pod-filter --undo encrypt -i key compress', 'undo them, outermost first'],
+      [
+        'pod-dump quake | pod-filter compress encrypt -R key.pub | pod-store /media/stick/quake',
+        'two filters',
+      ],
+      [
+        'pod-load /media/stick/quake | pod-filter --undo encrypt -i key compress',
+        'undo them, outermost first',
+      ],
       ['pod-load /media/stick/quake | pod-filter --undo -i key', 'undo all layers'],
       ['pod-load /media/stick/plain | pod-filter --raw compress --level 9 > image.zst', 'a file for zstd -d'],
       ['pod-filter --check redact --name HOME', 'test a filter of your own'],
@@ -95,7 +107,8 @@ void runSpec(
     const secrets = secretsFrom(args);
     const given = Object.values(secrets).some((value) => value !== undefined);
     if (tokens.length === 0) {
-      if (!undo) throw usageError(name, 'no filter is named', `name one: ${name} compress; ${name} --list shows all`);
+      if (!undo)
+        throw usageError(name, 'no filter is named', `name one: ${name} compress; ${name} --list shows all`);
       runStage(
         (output) => openLayers(output, { builtIn, secrets, allow: allow ?? [] }),
         (output) => progressSink(output, progress),

@@ -7,7 +7,13 @@ import type { Sink } from '../stream/sink.ts';
 import type { FilterDefinition } from './define.ts';
 import { optionSpecs } from './describe.ts';
 import { describeProgram, locate, type Program } from './discover.ts';
-import { type AnyValues, filterNamePattern, formatOptions, type OptionSpecs, parseOptions } from './options.ts';
+import {
+  type AnyValues,
+  filterNamePattern,
+  formatOptions,
+  type OptionSpecs,
+  parseOptions,
+} from './options.ts';
 import { ProcessSink } from './process-sink.ts';
 import { undoStage } from './undo.ts';
 
@@ -52,7 +58,11 @@ export function resolveFilter(name: string, builtIn: readonly FilterDefinition[]
   }
   const description = describeProgram(program);
   if (typeof description === 'string') {
-    throw new PodError('other', `the filter ${name} is broken: ${description}`, `see ${program.path} --describe`);
+    throw new PodError(
+      'other',
+      `the filter ${name} is broken: ${description}`,
+      `see ${program.path} --describe`,
+    );
   }
   return { name, class: description.class, options: optionSpecs(description), run: program };
 }

@@ -104,7 +104,9 @@ export function listPrograms(): Listed[] {
       const name = entry.slice(prefix.length);
       const program: Listed = { name, path: join(folder, entry), source };
       found.push(program);
-      const broken = filterNamePattern.test(name) ? notExecutable(program.path) : 'its name is not a filter name';
+      const broken = filterNamePattern.test(name)
+        ? notExecutable(program.path)
+        : 'its name is not a filter name';
       const winner = winners.get(name);
       if (broken) {
         program.broken = broken;

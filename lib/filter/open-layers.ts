@@ -134,7 +134,9 @@ class LayerOpener implements Sink {
       );
     }
     // A name that the user allows and has put in POD_FILTER_PATH is his own choice, also over a built-in one.
-    const program = allow.includes(name) ? locate(name, definition ? ['POD_FILTER_PATH'] : undefined) : undefined;
+    const program = allow.includes(name)
+      ? locate(name, definition ? ['POD_FILTER_PATH'] : undefined)
+      : undefined;
     opened?.(name);
     if (program) {
       const description = describeProgram(program);
