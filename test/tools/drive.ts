@@ -20,9 +20,11 @@ interface Test {
   teardown(handler: () => void): unknown;
 }
 
-function run(command: string, ...args: string[]): string | undefined {
-  const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`, LC_ALL: 'C' };
-  const result = spawnSync(command, args, { encoding: 'utf8', env });
+const toolEnvironment = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`, LC_ALL: 'C' };
+
+/** Run a tool; undefined when it went well, else why not. */
+export function run(command: string, ...args: string[]): string | undefined {
+  const result = spawnSync(command, args, { encoding: 'utf8', env: toolEnvironment });
   return result.status === 0 ? undefined : `${command}: ${result.error?.message ?? result.stderr.trim()}`;
 }
 
@@ -31,9 +33,13 @@ function must(command: string, ...args: string[]): void {
   if (problem) throw new Error(problem);
 }
 
-const kernelHas = (type: DriveType) =>
-  new RegExp(`^\\t${type}$`, 'm').test(readFileSync('/proc/filesystems', 'utf8')) ||
-  run('modprobe', type) === undefined;
+/** Whether the kernel itself mounts this type. */
+export function kernelHas(type: DriveType): boolean {
+  run('modprobe', '-q', type);
+  return new RegExp(`^\\t${type}$`, 'm').test(readFileSync('/proc/filesystems', 'utf8'));
+}
+
+const isThere = (command: string) => spawnSync(command, ['--help'], { env: toolEnvironment }).error === undefined;
 
 /** Why drives of this type cannot be tested here; undefined when they can. */
 export function whyNoDrive(type: DriveType): string | undefined {
@@ -42,8 +48,8 @@ export function whyNoDrive(type: DriveType): string | undefined {
     return `mkfs.${type} is missing`;
   if (run('losetup', '-f') !== undefined) return 'there are no loop devices';
   if (kernelHas(type)) return undefined;
-  if (type === 'vfat' && run('fusefat', '--version') === undefined) return undefined;
-  return `neither the kernel nor a FUSE program knows ${type} here`;
+  if (type === 'vfat' && isThere('fusefat')) return undefined;
+  return `the kernel here has no ${type}${type === 'vfat' ? ', and fusefat is not installed' : ''}`;
 }
 
 /** Make a drive of `mebibytes`, unmounted and removed after the test. */
@@ -57,17 +63,19 @@ export function makeDrive(t: Test, type: DriveType, mebibytes: number): Drive {
   if (type === 'vfat') must('mkfs.vfat', '-F', '32', image);
   else must('mkfs.ext4', '-q', '-m', '0', image);
   const by = kernelHas(type) ? 'kernel' : 'fusefat';
-  if (by === 'kernel') must('mount', '-t', type, '-o', 'loop', image, path);
-  else must('fusefat', '-o', 'rw+', image, path);
+  const drive: Drive = { type, by, path, image };
+  const problem = mount(drive);
+  if (problem) throw new Error(problem);
   // Lazily, when the test has not done so: whatever still holds a file there must not keep the mount.
   t.teardown(() => run('umount', '-l', path));
-  return { type, by, path, image };
+  return drive;
 }
 
-/** Mount a copy of a drive as it lies on its image at this moment, without any sync; `umount` it when done. */
-export function mountImage(type: DriveType, image: string, path: string): void {
-  mkdirSync(path, { recursive: true });
-  must('mount', '-t', type, '-o', 'loop', image, path);
+/** Mount a drive (again). Undefined, or why not. */
+export function mount({ type, by, path, image }: Drive): string | undefined {
+  return by === 'kernel'
+    ? run('mount', '-t', type, '-o', 'loop', image, path)
+    : run('fusefat', '-o', 'rw+', image, path);
 }
 
 export function remount(drive: Drive, options: string): void {
