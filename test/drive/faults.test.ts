@@ -7,7 +7,17 @@ import t, { type Test } from 'tap';
 import { listGenerations } from '../../lib/drive/index.ts';
 import { expectReceipt, waitForReceipt } from '../../lib/runtime/receipt.ts';
 import { environment, makeFolder, type Outcome, runShell } from '../tools/commands.ts';
-import { type Drive, type DriveType, kernelHas, makeDrive, mount, remount, run, unmount, whyNoDrive } from '../tools/drive.ts';
+import {
+  type Drive,
+  type DriveType,
+  kernelHas,
+  makeDrive,
+  mount,
+  remount,
+  run,
+  unmount,
+  whyNoDrive,
+} from '../tools/drive.ts';
 import { imageIdOf, streamBytes } from '../tools/make-stream.ts';
 
 const lab = makeFolder(t);
@@ -18,7 +28,11 @@ process.env.POD_RUNTIME_DIR = runtime;
 const good = streamBytes({ seed: 1, size: 2 << 20, layer: 'encrypt' });
 
 /** A drive with one good generation of the pod `quake`. */
-function makeStick(test: Test, type: DriveType, mebibytes = type === 'vfat' ? 48 : 24): Drive & { pod: string } {
+function makeStick(
+  test: Test,
+  type: DriveType,
+  mebibytes = type === 'vfat' ? 48 : 24,
+): Drive & { pod: string } {
   const drive = makeDrive(test, type, mebibytes);
   const pod = join(drive.path, 'quake');
   const result = runShell(`pod-store ${pod}`, runtime, good);
@@ -63,15 +77,28 @@ for (const type of ['ext4', 'vfat'] as const) {
       const { pod, by } = makeStick(t, type);
       t.comment(`${type} by ${by}`);
       checkGood(t, pod);
-      const result = runShell(`pod-store --segment-size 1M ${pod} && pod-load ${pod} && pod-load --verify ${pod} >&2`, runtime, next);
+      const result = runShell(
+        `pod-store --segment-size 1M ${pod} && pod-load ${pod} && pod-load --verify ${pod} >&2`,
+        runtime,
+        next,
+      );
       t.equal(result.status, 0, result.stderr);
       t.ok(result.stdout.equals(next));
-      t.same(listGenerations(pod).map(({ generation, state }) => [generation, state]), [[2, 'complete'], [1, 'complete']]);
+      t.same(
+        listGenerations(pod).map(({ generation, state }) => [generation, state]),
+        [
+          [2, 'complete'],
+          [1, 'complete'],
+        ],
+      );
     });
 
     t.test('full', async (t) => {
       const { pod, by } = makeStick(t, type);
-      const result = runShell(`$MAKE --seed 3 --size 60M --layer encrypt 2>/dev/null | pod-store ${pod}`, runtime);
+      const result = runShell(
+        `$MAKE --seed 3 --size 60M --layer encrypt 2>/dev/null | pod-store ${pod}`,
+        runtime,
+      );
       t.equal(result.status, 13, result.stderr);
       // fusefat says EPERM where a kernel says ENOSPC.
       t.match(result.stderr, by === 'kernel' ? /error: the drive is full: / : /error: /);
@@ -90,11 +117,20 @@ for (const type of ['ext4', 'vfat'] as const) {
       runShell(`$MAKE --seed 7 --size 6M --layer encrypt | pod-store ${pod}`, runtime);
       t.equal(listGenerations(pod).length, 2);
       fill(join(path, 'ballast'), room() - (5 << 20));
-      const result = runShell(`$MAKE --seed 8 --size 6M --layer encrypt | pod-store --keep 2 ${pod}`, runtime);
+      const result = runShell(
+        `$MAKE --seed 8 --size 6M --layer encrypt | pod-store --keep 2 ${pod}`,
+        runtime,
+      );
       t.equal(result.status, 0, result.stderr);
-      t.same(listGenerations(pod).map((each) => each.generation), [3, 2]);
+      t.same(
+        listGenerations(pod).map((each) => each.generation),
+        [3, 2],
+      );
       // HEAD's own is never given up, even when only one is to be kept.
-      const more = runShell(`$MAKE --seed 9 --size 20M --layer encrypt 2>/dev/null | pod-store --keep 1 ${pod}`, runtime);
+      const more = runShell(
+        `$MAKE --seed 9 --size 20M --layer encrypt 2>/dev/null | pod-store --keep 1 ${pod}`,
+        runtime,
+      );
       t.equal(more.status, 13);
       t.equal(listGenerations(pod).find((each) => each.current)?.generation, 3);
       t.equal(runShell(`pod-load --verify -g 3 ${pod}`, runtime).status, 0);
@@ -140,7 +176,10 @@ t.test('a drive that breaks: EIO', { skip: whyNoDrive('ext4') ?? false }, async 
   truncateSync(stick.image, 12 << 20);
   const loop = execFileSync('losetup', ['-j', stick.image, '-n', '-O', 'NAME'], { encoding: 'utf8' }).trim();
   t.equal(run('losetup', '-c', loop), undefined);
-  const result = runShell(`$MAKE --seed 4 --size 40M --layer encrypt 2>/dev/null | pod-store ${stick.pod}`, runtime);
+  const result = runShell(
+    `$MAKE --seed 4 --size 40M --layer encrypt 2>/dev/null | pod-store ${stick.pod}`,
+    runtime,
+  );
   t.equal(result.status, 13, result.stderr);
   t.match(result.stderr, /error: the drive fails to read or write: /);
   checkGood(t, stick.pod);
@@ -157,7 +196,8 @@ t.test('killed: short form of the campaign', { skip: whyNoDrive('ext4') ?? false
 function fill(file: string, bytes: number): void {
   const fd = openSync(file, 'w');
   const block = Buffer.alloc(1 << 16, 1);
-  for (let left = bytes; left > 0; left -= block.length) writeSync(fd, block, 0, Math.min(left, block.length));
+  for (let left = bytes; left > 0; left -= block.length)
+    writeSync(fd, block, 0, Math.min(left, block.length));
   closeSync(fd);
 }
 

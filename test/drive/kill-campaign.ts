@@ -62,7 +62,11 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
   const before = process.env.POD_RUNTIME_DIR;
   process.env.POD_RUNTIME_DIR = runtime;
   try {
-    return await new Campaign(options, makeDrive(test, options.type, options.type === 'vfat' ? 40 : 24), runtime).run();
+    return await new Campaign(
+      options,
+      makeDrive(test, options.type, options.type === 'vfat' ? 40 : 24),
+      runtime,
+    ).run();
   } finally {
     if (before === undefined) delete process.env.POD_RUNTIME_DIR;
     else process.env.POD_RUNTIME_DIR = before;
@@ -129,8 +133,10 @@ class Campaign {
 
     const now = load(this.#pod);
     const isNew = now.equals(bytes);
-    if (!isNew && !now.equals(this.#current)) throw new Error('the current generation is neither the old nor the new one');
-    if ((receipt || status === 0) && !isNew) throw new Error(`receipt ${receipt}, status ${status}, but the old generation is current`);
+    if (!isNew && !now.equals(this.#current))
+      throw new Error('the current generation is neither the old nor the new one');
+    if ((receipt || status === 0) && !isNew)
+      throw new Error(`receipt ${receipt}, status ${status}, but the old generation is current`);
     if (status === 0) this.#result.outcomes.finished += 1;
     else this.#result.outcomes[isNew ? 'new' : 'old'] += 1;
     if (!this.#hasReceipt(round)) {
@@ -156,7 +162,8 @@ class Campaign {
     if (whole) child.stdin!.end();
     const until = performance.now() + this.#random() * (whole ? 40 : 10);
     // Not a timer: those are too coarse for the few milliseconds that matter.
-    while (performance.now() < until && child.exitCode === null) await new Promise((resolve) => setImmediate(resolve));
+    while (performance.now() < until && child.exitCode === null)
+      await new Promise((resolve) => setImmediate(resolve));
   }
 
   #hasReceipt(round: number): boolean {
@@ -179,31 +186,40 @@ class Campaign {
     try {
       const found = load(pod);
       const isNew = found.equals(bytes);
-      if (!isNew && !found.equals(this.#current)) throw new Error('after the cut the current generation is neither old nor new');
+      if (!isNew && !found.equals(this.#current))
+        throw new Error('after the cut the current generation is neither old nor new');
       if (mustBeNew && !isNew) throw new Error('after the cut the generation is gone that had a receipt');
       this.#result.copies[isNew ? 'new' : 'old'] += 1;
       makeStream(storeSink(pod), { seed: 77 });
-      if (!load(pod).equals(streamBytes({ seed: 77 }))) throw new Error('after the cut the next store is not current');
+      if (!load(pod).equals(streamBytes({ seed: 77 })))
+        throw new Error('after the cut the next store is not current');
       const states = listGenerations(pod).map(({ state }) => state);
       if (states.some((state) => state !== 'complete')) throw new Error(`after the next store: ${states}`);
     } finally {
       run('umount', this.#copy.path);
     }
     const check =
-      this.#drive.type === 'ext4' ? ['e2fsck', '-fn', this.#copy.image] : ['fsck.vfat', '-n', this.#copy.image];
+      this.#drive.type === 'ext4'
+        ? ['e2fsck', '-fn', this.#copy.image]
+        : ['fsck.vfat', '-n', this.#copy.image];
     const result = spawnSync(check[0]!, check.slice(1), {
       encoding: 'utf8',
       env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
     });
     // FAT has no journal: its dirty mark, lost clusters and free counts are what a cut always leaves.
-    const bad = this.#drive.type === 'ext4' ? result.status !== 0 : /share clusters|Bad|larger/i.test(result.stdout);
+    const bad =
+      this.#drive.type === 'ext4' ? result.status !== 0 : /share clusters|Bad|larger/i.test(result.stdout);
     if (bad) throw new Error(`after the cut: ${check.join(' ')}: ${result.stdout}${result.stderr}`);
   }
 }
 
 function load(pod: string): Buffer {
   const chunks: Buffer[] = [];
-  loadInto(pod, {}, { write: (chunk) => void chunks.push(Buffer.from(chunk)), end: () => undefined, abort: () => undefined });
+  loadInto(
+    pod,
+    {},
+    { write: (chunk) => void chunks.push(Buffer.from(chunk)), end: () => undefined, abort: () => undefined },
+  );
   return Buffer.concat(chunks);
 }
 
@@ -236,7 +252,12 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
   const why = whyNoDrive(type);
   if (why) throw new Error(why);
   const log = values.quiet ? {} : { log: (line: string) => console.log(line) };
-  const result = await runCampaign({ type, rounds: Number(values.rounds), seed: Number(values.seed), ...log });
+  const result = await runCampaign({
+    type,
+    rounds: Number(values.rounds),
+    seed: Number(values.seed),
+    ...log,
+  });
   console.log(JSON.stringify({ type, seed: Number(values.seed), ...result }, undefined, 1));
   if (result.failures.length > 0 || result.rounds !== Number(values.rounds)) process.exitCode = 1;
 }

@@ -39,7 +39,8 @@ export function kernelHas(type: DriveType): boolean {
   return new RegExp(`^\\t${type}$`, 'm').test(readFileSync('/proc/filesystems', 'utf8'));
 }
 
-const isThere = (command: string) => spawnSync(command, ['--help'], { env: toolEnvironment }).error === undefined;
+const isThere = (command: string) =>
+  spawnSync(command, ['--help'], { env: toolEnvironment }).error === undefined;
 
 /** Why drives of this type cannot be tested here; undefined when they can. */
 export function whyNoDrive(type: DriveType): string | undefined {
