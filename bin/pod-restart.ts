@@ -34,7 +34,10 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       attach: { type: 'boolean', describe: 'sit at its console, also without a terminal' },
       plan: { type: 'boolean', describe: 'check everything, say what would be made, make nothing' },
       json: { type: 'boolean', describe: 'the plan as JSON' },
-      'ignore-cpu': { type: 'boolean', describe: 'restart on a processor that lacks features the session saw' },
+      'ignore-cpu': {
+        type: 'boolean',
+        describe: 'restart on a processor that lacks features the session saw',
+      },
       ...secretOptions,
       allow: { type: 'string', array: true, describe: 'filter program that may run to undo its layer' },
       'progress-fd': { type: 'number', describe: 'descriptor for progress as JSON lines' },
@@ -67,15 +70,22 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       print(args.json ? `${JSON.stringify(plan, undefined, 2)}\n` : formatPlan(plan));
       return 0;
     }
-    const { entry } = await restartSession(counted, { ...options, name: args.name, root: args.root }).catch((cause) => {
-      progress.finish('failed');
-      throw cause;
-    });
+    const { entry } = await restartSession(counted, { ...options, name: args.name, root: args.root }).catch(
+      (cause) => {
+        progress.finish('failed');
+        throw cause;
+      },
+    );
     progress.finish();
     const terminal = isatty(1);
     if (args.detach || (!args.attach && !terminal)) return 0;
     const keyboard = openKeyboard();
-    const attachment = await attachPod(entry, { input: keyboard ? 'terminal' : 'none', replay: true, wait: true, signals: 'detach' });
+    const attachment = await attachPod(entry, {
+      input: keyboard ? 'terminal' : 'none',
+      replay: true,
+      wait: true,
+      signals: 'detach',
+    });
     return reportEnd(name, entry.name, await attachment.end);
   },
 );
@@ -92,7 +102,8 @@ function openKeyboard(): boolean {
 
 function openLayersWith(args: Parameters<typeof secretsFrom>[0] & { allow?: string[] | undefined }) {
   const secrets = secretsFrom(args);
-  return (image: Parameters<typeof openLayers>[0]) => openLayers(image, { builtIn, secrets, allow: args.allow ?? [] });
+  return (image: Parameters<typeof openLayers>[0]) =>
+    openLayers(image, { builtIn, secrets, allow: args.allow ?? [] });
 }
 
 function print(text: string): void {
@@ -100,4 +111,3 @@ function print(text: string): void {
   output.write(Buffer.from(text));
   output.end();
 }
-

@@ -12,10 +12,15 @@ export function formatPlan(plan: RestartPlan): string {
     `made ${plan.made.realtime} by engine ${plan.made.engine} on Linux ${plain(plan.made.kernel)}${plan.history.length > 0 ? `, then ${plan.history.map(plain).join(', ')}` : ''}`,
     `memory: ${mebibytes(plan.memory.image)} in the image, ${mebibytes(plan.memory.atHand)} at hand`,
     'processes:',
-    ...plan.processes.map((each) => `  ${String(each.pid).padStart(7)} ${plain(each.comm)}${each.threads > 1 ? `, ${each.threads} threads` : ''}${each.state === 'alive' ? '' : `, ${each.state}`}${each.exe ? `  ${plain(each.exe)}` : ''}`),
+    ...plan.processes.map(
+      (each) =>
+        `  ${String(each.pid).padStart(7)} ${plain(each.comm)}${each.threads > 1 ? `, ${each.threads} threads` : ''}${each.state === 'alive' ? '' : `, ${each.state}`}${each.exe ? `  ${plain(each.exe)}` : ''}`,
+    ),
     `files: ${plan.files.length}, all here`,
     ...plan.files.map((file) => `  ${plain(file)}`),
-    ...(plan.losses.length > 0 ? ['what will not come back:', ...plan.losses.map((loss) => `  ${plain(loss)}`)] : []),
+    ...(plan.losses.length > 0
+      ? ['what will not come back:', ...plan.losses.map((loss) => `  ${plain(loss)}`)]
+      : []),
     'nothing stands against a restart here',
   ];
   return `${lines.join('\n')}\n`;

@@ -13,7 +13,14 @@ export interface RestartPlan {
   imageId: string;
   made: { engine: string; kernel: string; realtime: string };
   history: string[];
-  processes: { pid: number; ppid: number; state: string; comm: string; threads: number; exe: string | null }[];
+  processes: {
+    pid: number;
+    ppid: number;
+    state: string;
+    comm: string;
+    threads: number;
+    exe: string | null;
+  }[];
   /** Bytes of memory in the image, and what this machine has at hand. */
   memory: { image: number; atHand: number };
   files: string[];
@@ -44,7 +51,8 @@ export function planRestart(source: Source, options: PlanOptions): RestartPlan {
   );
   const buffer = new Uint8Array(1 << 20);
   try {
-    for (let length = source(buffer); length > 0; length = source(buffer)) sink.write(buffer.subarray(0, length));
+    for (let length = source(buffer); length > 0; length = source(buffer))
+      sink.write(buffer.subarray(0, length));
     sink.end();
   } catch (cause) {
     sink.abort(cause);
@@ -57,7 +65,11 @@ export function planRestart(source: Source, options: PlanOptions): RestartPlan {
   return describePlan(image, hello, bytes);
 }
 
-function describePlan(image: ImageRecords, hello: NonNullable<ImageRecords['hello']>, bytes: number): RestartPlan {
+function describePlan(
+  image: ImageRecords,
+  hello: NonNullable<ImageRecords['hello']>,
+  bytes: number,
+): RestartPlan {
   const files = new Set<string>();
   for (const space of image.spaces.values()) {
     files.add(space.record.exe.path);
@@ -69,12 +81,23 @@ function describePlan(image: ImageRecords, hello: NonNullable<ImageRecords['hell
   return {
     pod: hello.pod,
     imageId: hello.imageId,
-    made: { engine: hello.engine, kernel: hello.kernel, realtime: new Date(Number(hello.clocks.realtimeNs / 1_000_000n)).toISOString() },
+    made: {
+      engine: hello.engine,
+      kernel: hello.kernel,
+      realtime: new Date(Number(hello.clocks.realtimeNs / 1_000_000n)).toISOString(),
+    },
     history: hello.history.map((each) => each.filter),
     processes: image.tree.map((entry) => {
       const process = image.processes.get(entry.pid);
       const space = process && image.spaces.get(process.record.mm);
-      return { pid: entry.pid, ppid: entry.ppid, state: entry.state, comm: entry.comm, threads: process?.threads.length ?? 0, exe: space?.record.exe.path ?? null };
+      return {
+        pid: entry.pid,
+        ppid: entry.ppid,
+        state: entry.state,
+        comm: entry.comm,
+        threads: process?.threads.length ?? 0,
+        exe: space?.record.exe.path ?? null,
+      };
     }),
     memory: { image: bytes, atHand: Number(memoryAtHand()) },
     files: [...files].sort(),
