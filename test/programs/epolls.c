@@ -154,11 +154,6 @@ int main(int argc, char **argv) {
 		epoll_ctl(poller, EPOLL_CTL_MOD, fired, &entry);
 	}
 	if (pod_break("inner")) EQUAL(epoll_ctl(inner, EPOLL_CTL_DEL, quiet[0], NULL), 0);
-	if (pod_break("other-inner")) {
-		int other = MUST(epoll_create1(0));
-		add(other, quiet[0], EPOLLIN, DATA(11));
-		dup2(other, inner);
-	}
 	if (pod_break("blocked-wait")) eventfd_write(woken, 1);
 	if (pod_break("moved")) close(moved_to);
 
