@@ -31,7 +31,7 @@ export function manPage(spec, meanings, exitCodes) {
     '.SH DESCRIPTION',
     ...(spec.description ?? `${spec.summary.charAt(0).toUpperCase()}${spec.summary.slice(1)}.`)
       .split(/\n\s*\n/)
-      .flatMap((paragraph) => ['.PP', roff(paragraph.trim())]),
+      .flatMap((paragraph) => ['.PP', roff(paragraph.replace(/\s*\n\s*/g, ' ').trim())]),
   ];
   if (spec.positionals?.length) {
     lines.push('.SH ARGUMENTS');

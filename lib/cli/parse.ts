@@ -89,7 +89,7 @@ export function usageError(command: string, message: string, hint?: string): Pod
 }
 
 function describe<O extends Record<string, Options>>(spec: CommandSpec<O>) {
-  const usage = `${usageLine(spec)}\n\n${spec.description ?? capital(spec.summary)}`;
+  const usage = `${usageLine(spec)}\n\n${paragraphs(spec.description ?? capital(spec.summary))}`;
   const parser = yargs([])
     .scriptName(spec.name)
     .locale('en')
@@ -115,8 +115,9 @@ function describe<O extends Record<string, Options>>(spec: CommandSpec<O>) {
     .strictOptions()
     .exitProcess(false)
     .wrap(Math.min(100, columns()));
-  for (const [line, what] of spec.examples) parser.example(line, what);
-  return parser;
+  // yargs would set examples in columns and break command lines, which then cannot be copied.
+  const examples = spec.examples.map(([line, what]) => `  ${line}\n      ${what}`);
+  return parser.epilogue(['Examples:', ...examples].join('\n'));
 }
 
 async function answer(
@@ -210,6 +211,14 @@ function print(text: string): void {
       if (code !== 'EAGAIN') throw cause;
     }
   }
+}
+
+/** Lines that the source broke are one paragraph: the terminal's width breaks them again. */
+function paragraphs(text: string): string {
+  return text
+    .split(/\n\s*\n/)
+    .map((paragraph) => paragraph.replace(/\s*\n\s*/g, ' ').trim())
+    .join('\n\n');
 }
 
 function capital(text: string): string {
