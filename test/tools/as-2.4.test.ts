@@ -41,6 +41,11 @@ function stackPage(...words: bigint[]): Uint8Array {
   return new Uint8Array(page.buffer);
 }
 
+function areas(): r.Entry {
+  const list = r.areas(1).meta.areas as r.Area[];
+  return { kind: 'areas', meta: { mm: 1, areas: [...list.slice(0, 2), ...kernelAreas, ...list.slice(2)] } };
+}
+
 function image(
   parts: {
     objects?: r.Entry[];
@@ -55,17 +60,7 @@ function image(
     r.pod(),
     r.tree(r.treeEntry(2)),
     r.mm(1, { vdso, auxv: r.auxv([33n, vdso.start], [6n, 4096n]), ...parts.mm }),
-    {
-      kind: 'areas',
-      meta: {
-        mm: 1,
-        areas: [
-          ...(r.areas(1).meta.areas as r.Area[]).slice(0, 2),
-          ...kernelAreas,
-          ...(r.areas(1).meta.areas as r.Area[]).slice(2),
-        ],
-      },
-    },
+    areas(),
     r.device(1),
     ...(parts.objects ?? []),
     r.fdTable(1, 1),

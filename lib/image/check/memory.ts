@@ -73,7 +73,9 @@ export class MemoryCheck {
     if (vdso) {
       if (this.#hello.semantics === '2.4') throw damaged(`${name} has a vdso, which 2.4 lacked`);
       this.#range(vdso.start, vdso.start + vdso.size, `${name}: its vdso`, true);
-      this.#range(vdso.vvarStart, vdso.vvarStart + vdso.vvarSize, `${name}: its vvar`, true);
+      // Some kernels have none.
+      if (vdso.vvarSize > 0n)
+        this.#range(vdso.vvarStart, vdso.vvarStart + vdso.vvarSize, `${name}: its vvar`, true);
     }
     this.#spaces.set(id, { writable: new Intervals(), end: 0n, vdso });
   }
