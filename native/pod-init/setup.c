@@ -273,8 +273,9 @@ static long execute(void) {
     if (candidate.length) add(&candidate, "/");
     add(&candidate, file);
     long result = sys(execve, candidate.bytes, options.command, options.environment);
-    /* A file that may not be run is worth telling only when no other one is found. */
-    if (result == -EACCES) error = result;
+    /* A file that may not be run is worth telling only when no other one is found; a folder that may not be
+     * searched never is. */
+    if (result == -EACCES) error = sys(faccessat, AT_FDCWD, candidate.bytes, 0) == 0 ? result : error;
     else if (result != -ENOENT && result != -ENOTDIR) return result;
     if (!*at++) return error;
   }
