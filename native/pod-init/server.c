@@ -40,6 +40,7 @@ static int creator = 1; /* the status channel is open */
 static long main_pid;
 static int main_status;
 static int console_dry, console_gone, children_gone;
+static uint64_t farewell; /* when the exit frames went out; 0 before */
 static int last_input = '\n';
 static int overflow_uid;
 
@@ -119,8 +120,7 @@ static void flush(struct viewer *viewer) {
       viewer->attached = 0;
       queue_result(viewer, 0);
     }
-    if (state == state_ending && children_gone && console_dry && !has_output(viewer) && !viewer->told_exit &&
-        has_room(viewer)) {
+    if (farewell && !has_output(viewer) && !viewer->told_exit && has_room(viewer)) {
       unsigned char payload[4];
       put32(payload, (uint32_t)main_status);
       queue(viewer, frame_exit, payload, sizeof payload);
@@ -389,19 +389,28 @@ static void read_creator(void) {
 
 /* --- the loop --- */
 
-static int is_over(uint64_t since) {
-  if (state != state_ending || !children_gone || !console_dry) return 0;
-  uint64_t waited = now_ms() - since;
-  for (int i = 0; i < most_viewers; i++) {
-    const struct viewer *viewer = &viewers[i];
-    if (!viewer->fd || (viewer->told_exit && is_flushed(viewer))) continue;
-    if (viewer->waits || waited < 1000) return 0;
-  }
+/* Nothing runs and all output is with those who asked to get it all: free the name, then say good-bye. */
+static void begin_farewell(void) {
+  if (farewell || state != state_ending || !children_gone || !console_dry) return;
+  for (int i = 0; i < most_viewers; i++)
+    if (viewers[i].fd && viewers[i].attached && viewers[i].waits && !is_flushed(&viewers[i])) return;
+  /* First: who learns of the end may take the name at once. */
+  remove_files();
+  farewell = now_ms();
+  for (int i = 0; i < most_viewers; i++)
+    if (viewers[i].fd) flush(&viewers[i]);
+}
+
+/* Clients close when they have read the end. Closing first could meet their last input with a reset. */
+static int is_over(void) {
+  if (!farewell) return 0;
+  if (now_ms() - farewell > 1000) return 1;
+  for (int i = 0; i < most_viewers; i++)
+    if (viewers[i].fd) return 0;
   return 1;
 }
 
 _Noreturn static void leave(void) {
-  remove_files();
   for (;;) sys(exit_group, main_status & 0x7f ? 128 + (main_status & 0x7f) : main_status >> 8 & 0xff);
 }
 
@@ -415,7 +424,6 @@ static int read_overflow_uid(void) {
 }
 
 _Noreturn void serve(void) {
-  uint64_t ending_since = 0;
   overflow_uid = read_overflow_uid();
   for (;;) {
     struct pollfd polls[4 + most_viewers];
@@ -450,7 +458,7 @@ _Noreturn void serve(void) {
       if (viewer->fd) flush(viewer);
     }
     if (polls[2].revents) accept_viewer();
-    if (state == state_ending && !ending_since) ending_since = now_ms();
-    if (is_over(ending_since)) leave();
+    begin_farewell();
+    if (is_over()) leave();
   }
 }

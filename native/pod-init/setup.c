@@ -52,6 +52,7 @@ static struct text file_name(const char *suffix) {
 
 void remove_files(void) {
   if (!have_name) return;
+  have_name = 0;
   struct text entry = file_name(".json"), socket = file_name(".sock");
   sys(unlinkat, folder_fd, entry.bytes, 0);
   sys(unlinkat, folder_fd, socket.bytes, 0);
