@@ -1,6 +1,7 @@
 /** System calls on our own descriptors of the session's open files. */
+import { getSystemErrorName } from 'node:util';
 import { native } from '../../../../native/index.ts';
-import { F, SYS } from '../abi.ts';
+import { F, KCMP, SYS } from '../abi.ts';
 
 export function control(fd: number, command: number, argument: number | bigint = 0): number {
   return Number(native().syscall(SYS.fcntl, fd, command, argument));
@@ -18,10 +19,71 @@ export function readable(fd: number): number {
   return new DataView(ioctlRead(fd, 0x541b, 4).buffer).getInt32(0, true);
 }
 
+/** poll(2) without waiting: which of `wanted` (and POLLERR 8, POLLHUP 16) hold now. */
+export function pollNow(fd: number, wanted: number): number {
+  const bytes = new Uint8Array(8);
+  const view = new DataView(bytes.buffer);
+  view.setInt32(0, fd, true);
+  view.setInt16(4, wanted, true);
+  native().syscall(SYS.poll, bytes, 1, 0);
+  return view.getInt16(6, true);
+}
+
+/** getsockopt(2); undefined when this kernel has no such option. */
+export function readOption(fd: number, level: number, option: number, length: number): DataView | undefined {
+  const bytes = new Uint8Array(length);
+  const size = new Uint8Array(4);
+  new DataView(size.buffer).setInt32(0, length, true);
+  try {
+    native().syscall(SYS.getsockopt, fd, level, option, bytes, size);
+  } catch (cause) {
+    if (codeOf(cause) === 'ENOPROTOOPT') return undefined;
+    throw cause;
+  }
+  return new DataView(bytes.buffer);
+}
+
+const SOL_SOCKET = 1;
+
+/** A socket option that is an int; 0 when this kernel has no such option. */
+export function socketOption(fd: number, option: number): number {
+  return readOption(fd, SOL_SOCKET, option, 4)?.getInt32(0, true) ?? 0;
+}
+
+export function setSocketOption(fd: number, option: number, value: Uint8Array | number): void {
+  const bytes = typeof value === 'number' ? new Uint8Array(new Int32Array([value]).buffer) : value;
+  native().syscall(SYS.setsockopt, fd, SOL_SOCKET, option, bytes, bytes.length);
+}
+
 export function closeLocal(fd: number): void {
   native().syscall(SYS.close, fd);
 }
 
 export function pipeCapacity(fd: number): number {
   return control(fd, F.getPipeSize);
+}
+
+/** A descriptor of ours for the open file behind descriptor `fd` of a process. */
+export function borrow(pid: number, fd: number): number {
+  const pidfd = Number(native().syscall(SYS.pidfd_open, pid, 0));
+  try {
+    return Number(native().syscall(SYS.pidfd_getfd, pidfd, fd, 0));
+  } finally {
+    closeLocal(pidfd);
+  }
+}
+
+/** Whether two descriptors are of one open file description: kcmp(2). */
+export function sameFile(pid: number, fd: number, otherPid: number, otherFd: number): boolean {
+  return Number(native().syscall(SYS.kcmp, pid, otherPid, KCMP.file, fd, otherFd)) === 0;
+}
+
+/** errno name of what the addon threw. */
+export function codeOf(cause: unknown): string | undefined {
+  return (cause as NodeJS.ErrnoException).code;
+}
+
+/** Name of a positive errno. */
+export function errnoName(errno: number): string {
+  return getSystemErrorName(-errno);
 }

@@ -1,0 +1,34 @@
+/** Open directories. */
+import type { Records } from '../../../image/record.ts';
+import { O } from '../abi.ts';
+import type { FileObject } from './file-object.ts';
+import { describeType, findInPod, openFound, pathInPod, seekTo } from './paths.ts';
+
+export const directory: FileObject = {
+  records: ['directory'],
+  coverage:
+    'path, flags, place in the listing (exact when the directory lies on the same file system); deleted directories are refused',
+
+  matches: (file) => file.stat.isDirectory(),
+
+  dump(file, context) {
+    const path = pathInPod(file, context);
+    const position = BigInt(file.info.get('pos')?.[0] ?? 0);
+    return [{ name: 'directory', meta: { id: file.id, path, flags: file.flags, position } }];
+  },
+
+  restore(_name, meta, context) {
+    const record = meta as Records['directory'];
+    const found = findInPod(record.path, context);
+    if (!found.stat.isDirectory()) {
+      context.refuse(
+        `${record.path} was a folder and is ${describeType(found.stat.mode)} here`,
+        'bring the folder to this computer, or map it with pod-filter relocate OLD=NEW',
+      );
+    }
+    // A directory opens for reading only, whatever an image says.
+    const fd = openFound(found.fd, record.path, record.flags & ~O.accessMode, context);
+    seekTo(fd, record.position, record.path, context);
+    context.keep(record.id, fd);
+  },
+};

@@ -1,0 +1,139 @@
+/** Open files that have a name: the name at dump, and finding it again at restart. */
+import { type BigIntStats, lstatSync, readlinkSync, statSync } from 'node:fs';
+import { AT_FDCWD, F, O, SYS } from '../abi.ts';
+import { RemoteError } from '../remote.ts';
+import type { DumpContext, OpenFile, RestoreContext } from './file-object.ts';
+import { codeOf, errnoName } from './local-calls.ts';
+
+/** Status flags that fcntl(2) can set later. */
+const settable = O.append | O.nonblock | O.async | O.direct | O.noatime;
+/** What open(2) gets: nothing that makes, empties or takes over anything. */
+const opening =
+  O.accessMode | O.append | O.dsync | 0o4000000 /* O_SYNC */ | O.direct | O.largefile | O.noatime | O.path;
+
+/** A path as a process's own root sees it, from the path that /proc shows us. */
+function belowRoot(pid: number, link: string): string {
+  const root = readlinkSync(`/proc/${pid}/root`);
+  if (root === '/') return link;
+  return link === root ? '/' : link.startsWith(`${root}/`) ? link.slice(root.length) : link;
+}
+
+/**
+ * Where an open file is found in the pod. Refuses when something else, or nothing, lies there now: a restart would
+ * open that instead.
+ */
+export function pathInPod(file: OpenFile, context: DumpContext): string {
+  const path = belowRoot(file.pid, file.link);
+  if (!path.startsWith('/')) context.refuse(file, 'it has no name in the file system');
+  const gone = path.endsWith(' (deleted)');
+  let found: BigIntStats;
+  try {
+    found = lstatSync(`/proc/${file.pid}/root${path}`, { bigint: true });
+  } catch (cause) {
+    if (gone) {
+      context.refuse(
+        file,
+        'the file was deleted while it is open',
+        'close it, or dump when the program has let go of it',
+      );
+    }
+    return context.refuse(
+      file,
+      `nothing is found at its path in the session (${codeOf(cause)})`,
+      'it lies outside the root of the session, or its folder was moved',
+    );
+  }
+  if (found.dev !== file.stat.dev || found.ino !== file.stat.ino) {
+    context.refuse(
+      file,
+      'another file lies at its path now: it was replaced while it is open',
+      'let the program open it again',
+    );
+  }
+  return path;
+}
+
+/** Take hold of what lies at a path in the pod without opening it (O_PATH): a descriptor of the builder. */
+export function findInPod(path: string, context: RestoreContext, flags = 0): { fd: number; stat: BigIntStats } {
+  const { builder } = context;
+  builder.reset();
+  let fd: number;
+  try {
+    const address = builder.putString(path);
+    fd = Number(builder.call('open', SYS.openat, AT_FDCWD, address, O.path | O.cloexec | flags));
+  } catch (cause) {
+    if (!(cause instanceof RemoteError)) throw cause;
+    return context.refuse(
+      `${path} is needed and ${cause.errno === 2 ? 'is not there' : `can't be reached (${errnoName(cause.errno)})`}`,
+      'bring it to this computer under the same path, or map it with pod-filter relocate OLD=NEW',
+    );
+  }
+  return { fd, stat: statSync(`/proc/${context.builderPid}/fd/${fd}`, { bigint: true }) };
+}
+
+/** Open what findInPod() found, with the flags the session had it open with; the handle is closed. */
+export function openFound(handle: number, path: string, flags: number, context: RestoreContext): number {
+  const { builder } = context;
+  if ((flags & O.path) !== 0) return handle;
+  const attempt = (more: number): number => {
+    builder.reset();
+    const from = builder.putString(`/proc/self/fd/${handle}`);
+    const open = (flags & opening & ~more) | O.nonblock | O.noctty;
+    return Number(builder.call('open', SYS.openat, AT_FDCWD, from, open));
+  };
+  let fd: number;
+  try {
+    fd = attempt(0);
+  } catch (cause) {
+    if (!(cause instanceof RemoteError)) throw cause;
+    // Only a file's owner may open it without touching its access time.
+    if (cause.errno !== 1 || (flags & O.noatime) === 0) return refuseOpening(path, flags, cause, context);
+    fd = attempt(O.noatime);
+    context.warn(`${path} is open without O_NOATIME now: it has another owner here`);
+  }
+  setStatusFlags(fd, flags, context);
+  builder.call('close', SYS.close, handle);
+  return fd;
+}
+
+function refuseOpening(path: string, flags: number, cause: RemoteError, context: RestoreContext): never {
+  const how = (flags & O.accessMode) === 0 ? 'reading' : 'writing';
+  context.refuse(
+    `${path} can't be opened for ${how} (${errnoName(cause.errno)})`,
+    cause.errno === 30
+      ? 'it lies on a file system that is mounted read-only'
+      : 'give the user of the session access to it',
+  );
+}
+
+/** F_SETFL with what of `flags` it takes. */
+export function setStatusFlags(fd: number | bigint, flags: number, context: RestoreContext): void {
+  const [result] = context.builder.run([[SYS.fcntl, fd, F.setfl, flags & settable]]);
+  if (result! < 0n) context.builder.call('F_SETFL', SYS.fcntl, fd, F.setfl, flags & settable & ~O.noatime);
+}
+
+/** lseek(2) to where the session was. */
+export function seekTo(fd: number, position: bigint, path: string, context: RestoreContext): void {
+  if (position === 0n) return;
+  const [result] = context.builder.run([[SYS.lseek, fd, position, 0]]);
+  if (result! < 0n) {
+    context.refuse(
+      `${path} can't be set to position ${position} (${errnoName(Number(-result!))})`,
+      'it lies on a file system of another kind than before',
+    );
+  }
+}
+
+/** `a regular file`, for messages. */
+export function describeType(mode: bigint | number): string {
+  const names: Record<number, string> = {
+    0o140000: 'a socket',
+    0o120000: 'a symbolic link',
+    0o100000: 'a regular file',
+    0o060000: 'a block device',
+    0o040000: 'a folder',
+    0o020000: 'a character device',
+    0o010000: 'a FIFO',
+  };
+  return names[Number(BigInt(mode) & 0o170000n)] ?? 'of unknown type';
+}

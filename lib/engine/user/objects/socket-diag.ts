@@ -1,0 +1,173 @@
+/** What the kernel tells of unix sockets: sock_diag(7). /proc/net/unix knows no peers. */
+import { closeSync, openSync, readlinkSync } from 'node:fs';
+import { native } from '../../../../native/index.ts';
+import { PodError } from '../../../stream/error.ts';
+import { O, SYS } from '../abi.ts';
+import type { DumpContext, OpenFile } from './file-object.ts';
+import { borrow, closeLocal, codeOf } from './local-calls.ts';
+
+/** A unix socket as the kernel sees it. */
+export interface DiagSocket {
+  inode: number;
+  /** 1 stream, 2 dgram, 5 seqpacket. */
+  type: number;
+  listening: boolean;
+  /** Bound name as in sun_path: a path without its NUL, or a NUL and an abstract name. */
+  name: Uint8Array | undefined;
+  /** Bound to a path: inode and device (12 bits of major over 20 of minor) of the socket file. */
+  node: { inode: number; device: number } | undefined;
+  /** Inode of the peer; 0 when it was closed; undefined when there never was one. */
+  peer: number | undefined;
+  /** Listening: connections that wait to be accepted. */
+  waiting: number;
+  /** Listening: listen(2)'s backlog. */
+  backlog: number;
+  /** RCV_SHUTDOWN 1, SEND_SHUTDOWN 2. */
+  shutdown: number;
+}
+
+const AF_UNIX = 1;
+const AF_NETLINK = 16;
+const SOCK_DIAG_BY_FAMILY = 20;
+const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
+const NLM_F_REQUEST = 1;
+const NLM_F_DUMP = 0x300;
+/** UDIAG_SHOW_NAME, VFS, PEER, RQLEN. */
+const show = 0x01 | 0x02 | 0x04 | 0x10;
+const attribute = { name: 0, vfs: 1, peer: 2, queue: 4, shutdown: 6 } as const;
+const listening = 10;
+
+/** All unix sockets of the process's network namespace, by inode. */
+export function unixSockets(file: OpenFile, context: DumpContext): ReadonlyMap<number, DiagSocket> {
+  const namespace = readlinkSync(`/proc/${file.pid}/ns/net`);
+  return context.once(`unix sockets of ${namespace}`, () => {
+    const netlink = openNetlink(file.pid, namespace, context);
+    try {
+      return readAll(netlink);
+    } catch (cause) {
+      if (codeOf(cause) !== 'ENOENT' && codeOf(cause) !== 'EINVAL') throw cause;
+      throw new PodError(
+        'cannot-checkpoint',
+        'this kernel does not tell which unix sockets belong together',
+        'load its module unix_diag (modprobe unix_diag), or use a kernel with CONFIG_UNIX_DIAG',
+        { cause },
+      );
+    } finally {
+      closeLocal(netlink);
+    }
+  });
+}
+
+/** A netlink socket sees the network namespace that it was made in. */
+function openNetlink(pid: number, namespace: string, context: DumpContext): number {
+  const make = () => Number(native().syscall(SYS.socket, AF_NETLINK, 3 | O.cloexec, 4 /* NETLINK_SOCK_DIAG */));
+  if (namespace === readlinkSync('/proc/self/ns/net')) return make();
+  const ours = openSync('/proc/thread-self/ns/net', 'r');
+  const theirs = openSync(`/proc/${pid}/ns/net`, 'r');
+  try {
+    native().syscall(SYS.setns, theirs, 0);
+    try {
+      return make();
+    } finally {
+      native().syscall(SYS.setns, ours, 0);
+    }
+  } catch (cause) {
+    if (codeOf(cause) !== 'EPERM') throw cause;
+    return openNetlinkInside(pid, context);
+  } finally {
+    closeSync(ours);
+    closeSync(theirs);
+  }
+}
+
+/** An ordinary user may not enter the namespace of the pod, but the process itself is in it. */
+function openNetlinkInside(pid: number, context: DumpContext): number {
+  return context.within(pid, (remote) => {
+    const fd = Number(remote.call('socket', SYS.socket, AF_NETLINK, 3 | O.cloexec, 4));
+    try {
+      return borrow(pid, fd);
+    } finally {
+      remote.call('close', SYS.close, fd);
+    }
+  });
+}
+
+function readAll(netlink: number): Map<number, DiagSocket> {
+  const request = new DataView(new ArrayBuffer(40));
+  request.setUint32(0, 40, true);
+  request.setUint16(4, SOCK_DIAG_BY_FAMILY, true);
+  request.setUint16(6, NLM_F_REQUEST | NLM_F_DUMP, true);
+  request.setUint32(8, 1, true);
+  request.setUint8(16, AF_UNIX);
+  request.setUint32(20, 0xffffffff, true);
+  request.setUint32(28, show, true);
+  request.setUint32(32, 0xffffffff, true);
+  request.setUint32(36, 0xffffffff, true);
+  native().syscall(SYS.sendto, netlink, new Uint8Array(request.buffer), 40, 0, 0, 0);
+  const sockets = new Map<number, DiagSocket>();
+  const buffer = new Uint8Array(64 << 10);
+  for (;;) {
+    const length = Number(native().syscall(SYS.recvfrom, netlink, buffer, buffer.length, 0, 0, 0));
+    if (takeMessages(buffer.subarray(0, length), sockets)) return sockets;
+  }
+}
+
+/** Take the messages of one datagram; true behind the last. */
+function takeMessages(bytes: Uint8Array, sockets: Map<number, DiagSocket>): boolean {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (let at = 0; at + 16 <= bytes.length; ) {
+    const length = view.getUint32(at, true);
+    const type = view.getUint16(at + 4, true);
+    if (type === NLMSG_DONE) return true;
+    if (type === NLMSG_ERROR) {
+      const errno = -view.getInt32(at + 16, true);
+      throw Object.assign(new Error('sock_diag failed'), { code: errno === 2 ? 'ENOENT' : 'EINVAL' });
+    }
+    const socket = parseSocket(bytes.subarray(at + 16, at + length));
+    sockets.set(socket.inode, socket);
+    at += (length + 3) & ~3;
+  }
+  return false;
+}
+
+/** struct unix_diag_msg and its attributes. */
+function parseSocket(bytes: Uint8Array): DiagSocket {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const socket: DiagSocket = {
+    inode: view.getUint32(4, true),
+    type: view.getUint8(1),
+    listening: view.getUint8(2) === listening,
+    name: undefined,
+    node: undefined,
+    peer: undefined,
+    waiting: 0,
+    backlog: 0,
+    shutdown: 0,
+  };
+  for (let at = 16; at + 4 <= bytes.length; ) {
+    const length = view.getUint16(at, true);
+    if (length < 4) break;
+    const body = at + 4;
+    switch (view.getUint16(at + 2, true)) {
+      case attribute.name:
+        socket.name = bytes.slice(body, at + length);
+        break;
+      case attribute.vfs:
+        socket.node = { inode: view.getUint32(body, true), device: view.getUint32(body + 4, true) };
+        break;
+      case attribute.peer:
+        socket.peer = view.getUint32(body, true);
+        break;
+      case attribute.queue:
+        socket.waiting = view.getUint32(body, true);
+        socket.backlog = view.getUint32(body + 4, true);
+        break;
+      case attribute.shutdown:
+        socket.shutdown = view.getUint8(body);
+        break;
+    }
+    at += (length + 3) & ~3;
+  }
+  return socket;
+}

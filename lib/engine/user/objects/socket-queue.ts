@@ -1,0 +1,169 @@
+/**
+ * What a unix socket has received and nobody has read: looked at by MSG_PEEK, message by message where boundaries
+ * count.
+ *
+ * A stream shows its whole queue in one call. Anything else needs SO_PEEK_OFF, which belongs to the socket and so
+ * to the session; it is put back at once. (Were we killed in between, only MSG_PEEK of the program itself would
+ * see a difference.)
+ */
+import { native, type ReceivedMessage } from '../../../../native/index.ts';
+import { maxData } from '../../../stream/frame.ts';
+import { SYS } from '../abi.ts';
+import type { DumpContext, OpenFile } from './file-object.ts';
+import { closeLocal, codeOf, pollNow, readable, readOption, setSocketOption } from './local-calls.ts';
+
+export interface Message {
+  data: Uint8Array;
+  /** Sender by SCM_CREDENTIALS, pid as we see it. */
+  credentials: [pid: number, uid: number, gid: number] | undefined;
+  /** Bound name of the sender (datagrams), empty when it has none. */
+  sender: Uint8Array;
+}
+
+const SOL_SOCKET = 1;
+const SO_PEEK_OFF = 42;
+const MSG_OOB = 1;
+const MSG_PEEK = 2;
+const MSG_TRUNC = 0x20;
+const MSG_DONTWAIT = 0x40;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const peek = MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
+const SCM_RIGHTS = 1;
+const SCM_CREDENTIALS = 2;
+const SCM_PIDFD = 4;
+const POLLIN = 1;
+const POLLERR = 8;
+
+/** SO_PEEK_OFF; -1 is unset. */
+export function peekOffset(fd: number): number {
+  return readOption(fd, SOL_SOCKET, SO_PEEK_OFF, 4)?.getInt32(0, true) ?? -1;
+}
+
+export function setPeekOffset(fd: number, offset: number): void {
+  setSocketOption(fd, SO_PEEK_OFF, offset);
+}
+
+/** The queue of a stream socket; pieces differ only in their credentials. */
+export function peekStream(file: OpenFile, context: DumpContext): Message[] {
+  const { local } = file;
+  refuseUrgent(file, context);
+  const total = readable(local);
+  // An empty queue is not asked: the answer could be a pending error, which asking takes away.
+  if (total === 0) return [];
+  const before = peekOffset(local);
+  const messages: Message[] = [];
+  try {
+    for (let at = 0; at < total; ) {
+      if (at > 0 || before >= 0) setPeekOffset(local, at);
+      const got = native().receiveMessage(local, total - at, peek);
+      if (!got || got.data.length === 0) break;
+      messages.push(readMessage(got, file, context));
+      at += got.data.length;
+    }
+  } finally {
+    if (before >= 0 || messages.length > 1) setPeekOffset(local, before);
+  }
+  return messages.flatMap(split);
+}
+
+/** The queue of a datagram or seqpacket socket. */
+export function peekMessages(file: OpenFile, shut: boolean, context: DumpContext): Message[] {
+  const { local } = file;
+  const state = pollNow(local, POLLIN);
+  if ((state & POLLIN) === 0) return [];
+  if ((state & POLLERR) !== 0) {
+    // Seqpacket with its peer gone: without data this is all there is to say, and restart brings it back.
+    if (shut && readable(local) === 0) return [];
+    context.refuse(file, 'an error waits in it before its messages', 'try again when the program has read it');
+  }
+  const before = peekOffset(local);
+  const messages: Message[] = [];
+  let room = 8 << 10;
+  try {
+    for (let at = 0; ; ) {
+      setPeekOffset(local, at);
+      const got = native().receiveMessage(local, room, peek);
+      if (!got) break;
+      if ((got.flags & MSG_TRUNC) !== 0) {
+        closeReceived(got);
+        if (room >= maxData) {
+          context.refuse(file, `a message of more than ${maxData} bytes waits in it`, 'let the program read it first');
+        }
+        room = Math.min(maxData, room * 8);
+        continue;
+      }
+      // Behind the last message a socket that was shut down gives end of file, for ever.
+      if (got.data.length === 0 && shut) break;
+      messages.push(readMessage(got, file, context));
+      at += got.data.length;
+    }
+  } finally {
+    setPeekOffset(local, before);
+  }
+  return messages;
+}
+
+/** A byte sent with MSG_OOB has a place in the queue that can't be seen. */
+function refuseUrgent(file: OpenFile, context: DumpContext): void {
+  try {
+    native().syscall(SYS.recvfrom, file.local, new Uint8Array(1), 1, MSG_OOB | peek, 0, 0);
+  } catch (cause) {
+    const code = codeOf(cause);
+    if (code === 'EINVAL' || code === 'EAGAIN' || code === 'EOPNOTSUPP' || code === 'ENOTSUP') return;
+    throw cause;
+  }
+  context.refuse(file, 'an urgent byte (MSG_OOB) waits in it', 'try again when the program has read it');
+}
+
+function readMessage(got: ReceivedMessage, file: OpenFile, context: DumpContext): Message {
+  if (closeReceived(got) > 0) {
+    context.refuse(
+      file,
+      'open files are on their way through it (SCM_RIGHTS)',
+      'try again in a moment, when the receiver has taken them',
+    );
+  }
+  let credentials: Message['credentials'];
+  for (const { type, body } of controls(got.control)) {
+    if (type !== SCM_CREDENTIALS) continue;
+    credentials = [body.getInt32(0, true), body.getUint32(4, true), body.getUint32(8, true)];
+  }
+  return { data: got.data, credentials, sender: got.address.slice(2) };
+}
+
+/** Looking at a message with descriptors gave us copies of them: close these. Returns how many SCM_RIGHTS held. */
+function closeReceived(got: ReceivedMessage): number {
+  let rights = 0;
+  for (const { type, body } of controls(got.control)) {
+    if (type !== SCM_RIGHTS && type !== SCM_PIDFD) continue;
+    for (let at = 0; at + 4 <= body.byteLength; at += 4) {
+      const fd = body.getInt32(at, true);
+      if (fd >= 0) closeLocal(fd);
+      if (type === SCM_RIGHTS) rights += 1;
+    }
+  }
+  return rights;
+}
+
+/** Control messages of SOL_SOCKET: struct cmsghdr, u64 length, int level, int type. */
+function* controls(bytes: Uint8Array): Generator<{ type: number; body: DataView }> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (let at = 0; at + 16 <= bytes.length; ) {
+    const length = Number(view.getBigUint64(at, true));
+    if (length < 16 || at + length > bytes.length) return;
+    if (view.getInt32(at + 8, true) === SOL_SOCKET) {
+      const type = view.getInt32(at + 12, true);
+      yield { type, body: new DataView(bytes.buffer, bytes.byteOffset + at + 16, length - 16) };
+    }
+    at += (length + 7) & ~7;
+  }
+}
+
+/** Pieces that fit into frames. */
+function split(message: Message): Message[] {
+  const pieces: Message[] = [];
+  for (let at = 0; at < message.data.length; at += maxData) {
+    pieces.push({ ...message, data: message.data.subarray(at, at + maxData) });
+  }
+  return pieces;
+}

@@ -1,0 +1,273 @@
+/**
+ * unix(7) sockets with all their partners in the session.
+ *
+ * A connection is made again in the builder as a pair, each queue filled through the other end; when one end came
+ * out of accept(2), through a listener of the same name that lives for a moment, so that both ends keep their
+ * names. What other sockets find by name (bind, listen, datagram destinations) comes last, before the tasks run:
+ * until then nobody outside sees the session.
+ */
+import { lstatSync } from 'node:fs';
+import type { Records } from '../../../image/record.ts';
+import { O } from '../abi.ts';
+import type { DumpContext, FileObject, OpenFile, OutRecord } from './file-object.ts';
+import { pollNow, readOption, socketOption } from './local-calls.ts';
+import { type DiagSocket, unixSockets } from './socket-diag.ts';
+import { type Message, peekMessages, peekOffset, peekStream } from './socket-queue.ts';
+import { finishSockets, restoreSocket } from './unix-rebuild.ts';
+
+const SO = { domain: 39, sndbuf: 7, rcvbuf: 8, passcred: 16, peercred: 17, reuseaddr: 2, passpidfd: 76 } as const;
+const SO_RCVTIMEO = 20;
+const SO_SNDTIMEO = 21;
+const SOL_SOCKET = 1;
+const AF_UNIX = 1;
+const POLLERR = 8;
+const shutBoth = 3;
+const typeNames: Record<number, Records['unix-socket']['type']> = { 1: 'stream', 2: 'dgram', 5: 'seqpacket' };
+
+/** Who is at the other end, for a message. */
+function describeName(name: Uint8Array | undefined): string | undefined {
+  if (!name || name.length === 0) return undefined;
+  const text = Buffer.from(name).toString('utf8').replace(/\0+$/, '');
+  return text.startsWith('\0') ? `@${text.slice(1)}` : text;
+}
+
+/** What can be done about some well-known partners. */
+function hintFor(name: string | undefined): string {
+  if (name?.includes('X11-unix')) return 'X programs need their display: run them in a pod with a display of its own';
+  if (name?.includes('wayland')) return 'run the program without the display of this computer';
+  if (name?.includes('bus')) return 'run the program without the message bus (unset DBUS_SESSION_BUS_ADDRESS)';
+  if (name === '/dev/log' || name?.includes('journal')) return 'let the program log to a file or to its standard error';
+  return 'let the program disconnect first, or run its partner in the same session';
+}
+
+function readCommon(file: OpenFile): Partial<Records['unix-socket']> {
+  const { local } = file;
+  const timeout = (option: number) => {
+    const view = readOption(local, SOL_SOCKET, option, 16);
+    return view ? view.getBigInt64(0, true) * 1_000_000n + view.getBigInt64(8, true) : 0n;
+  };
+  const receiveTimeoutUs = timeout(SO_RCVTIMEO);
+  const sendTimeoutUs = timeout(SO_SNDTIMEO);
+  const offset = peekOffset(local);
+  return {
+    sendBuffer: socketOption(local, SO.sndbuf),
+    receiveBuffer: socketOption(local, SO.rcvbuf),
+    ...(socketOption(local, SO.passcred) ? { passCredentials: true } : {}),
+    ...(socketOption(local, SO.passpidfd) ? { passPidfd: true } : {}),
+    ...(socketOption(local, SO.reuseaddr) ? { reuseAddress: true } : {}),
+    ...(receiveTimeoutUs ? { receiveTimeoutUs } : {}),
+    ...(sendTimeoutUs ? { sendTimeoutUs } : {}),
+    ...(offset >= 0 ? { peekOffset: offset } : {}),
+  };
+}
+
+/** SO_PEERCRED with the session's pids. */
+function readPeerCredentials(file: OpenFile, context: DumpContext): { peerCredentials?: number[] } {
+  const view = readOption(file.local, SOL_SOCKET, SO.peercred, 12);
+  const pid = view?.getInt32(0, true) ?? 0;
+  if (!view || pid === 0) return {};
+  return {
+    peerCredentials: [context.innerPid(pid), view.getInt32(4, true), view.getInt32(8, true)],
+  };
+}
+
+/** The bound name: an abstract one whole, a path with what its socket file looks like. */
+function readName(file: OpenFile, socket: DiagSocket, context: DumpContext): Partial<Records['unix-socket']> {
+  const { name } = socket;
+  if (!name || name.length === 0) return {};
+  if (name[0] === 0) return { address: name };
+  const address = trimPath(name);
+  const path = Buffer.from(address).toString('utf8');
+  if (!path.startsWith('/')) {
+    context.refuse(file, `it is bound to the relative path ${path}`, 'bind it to an absolute path');
+  }
+  try {
+    const found = lstatSync(`/proc/${file.pid}/root${path}`, { bigint: true });
+    if (socket.node && found.ino === BigInt(socket.node.inode)) {
+      return { address, fileMode: Number(found.mode), fileUid: Number(found.uid), fileGid: Number(found.gid) };
+    }
+  } catch {
+    // Gone, as a server that ends cleanly leaves it.
+  }
+  return { address, unlinked: true };
+}
+
+/** A path comes with its closing NUL. */
+function trimPath(name: Uint8Array): Uint8Array {
+  const end = name[0] === 0 ? -1 : name.indexOf(0);
+  return end < 0 ? name : name.slice(0, end);
+}
+
+function findSocket(file: OpenFile, context: DumpContext): DiagSocket {
+  const socket = unixSockets(file, context).get(Number(file.stat.ino));
+  return socket ?? context.refuse(file, 'the kernel does not list it', 'try again');
+}
+
+function fileOf(inode: number, context: DumpContext): OpenFile | undefined {
+  return context.files.find((each) => each.stat.isSocket() && Number(each.stat.ino) === inode);
+}
+
+/** State and partner. */
+function readState(file: OpenFile, socket: DiagSocket, context: DumpContext): Partial<Records['unix-socket']> {
+  if (socket.listening) {
+    if (socket.waiting > 0) {
+      context.refuse(
+        file,
+        `${socket.waiting} connections wait in it to be accepted`,
+        'try again when the program has accepted them',
+      );
+    }
+    return { state: 'listening', backlog: socket.backlog };
+  }
+  if (socket.peer === undefined) return { state: 'unconnected' };
+  const dgram = typeNames[socket.type] === 'dgram';
+  if (socket.peer === 0) {
+    if (!dgram && socket.shutdown !== shutBoth) {
+      context.refuse(file, 'its connection waits to be accepted', 'try again when it was accepted');
+    }
+    return { state: 'pair', peerClosed: true, ...readReset(file) };
+  }
+  const partner = fileOf(socket.peer, context);
+  const other = unixSockets(file, context).get(socket.peer);
+  if (!partner || !other) {
+    const name = describeName(other?.name) ?? describeName(socket.name);
+    return context.refuse(
+      file,
+      `its other end${name === undefined ? '' : ` (${name})`} is held by a process outside the session`,
+      hintFor(name),
+    );
+  }
+  if (other.peer === socket.inode) {
+    const accepted = dgram ? {} : readAccepted(file, socket, other, context);
+    return { state: Object.keys(accepted).length > 0 ? 'connected' : 'pair', peer: partner.id, ...accepted };
+  }
+  if (!other.name?.length) {
+    context.refuse(file, 'it sends to a socket that has no name', 'let the program connect both ways');
+  }
+  return { state: 'connected', peer: partner.id };
+}
+
+/** Which end of a connection came out of accept(2): the one that bears the name of the listener. */
+function readAccepted(
+  file: OpenFile,
+  socket: DiagSocket,
+  other: DiagSocket,
+  context: DumpContext,
+): Partial<Records['unix-socket']> {
+  const mine = trimPath(socket.name ?? new Uint8Array());
+  const theirs = trimPath(other.name ?? new Uint8Array());
+  if (mine.length === 0 && theirs.length === 0) return {};
+  if (mine.length > 0 && theirs.length > 0) {
+    const names = [...unixSockets(file, context).values()]
+      .filter((each) => each.listening && each.name)
+      .map((each) => Buffer.from(trimPath(each.name!)).toString('latin1'));
+    const isListener = (name: Uint8Array) => names.includes(Buffer.from(name).toString('latin1'));
+    if (isListener(mine) === isListener(theirs)) {
+      context.refuse(
+        file,
+        `both ends of its connection have names (${describeName(mine)}, ${describeName(theirs)}) and it can't be told which one listened`,
+        'keep the listening socket open',
+      );
+    }
+    return isListener(mine) ? { accepted: true } : { peerAddress: theirs };
+  }
+  return mine.length > 0 ? { accepted: true } : { peerAddress: theirs };
+}
+
+/** The peer closed with unread data: the next call fails with ECONNRESET, which asking for would take away. */
+function readReset(file: OpenFile): { resetPending?: boolean } {
+  return (pollNow(file.local, 0) & POLLERR) !== 0 ? { resetPending: true } : {};
+}
+
+function contentRecord(
+  id: number,
+  message: Message,
+  whole: boolean,
+  sender: number | undefined,
+  context: DumpContext,
+): OutRecord {
+  const { credentials } = message;
+  return {
+    name: 'content',
+    meta: {
+      file: id,
+      ...(whole ? { message: true } : {}),
+      ...(credentials
+        ? { credentials: [context.innerPid(credentials[0]), credentials[1], credentials[2]] }
+        : {}),
+      ...(sender === undefined ? {} : { sender }),
+    },
+    data: message.data,
+  };
+}
+
+/** The open file of the socket that a queued datagram came from, when it has a name that can be answered. */
+function findSender(file: OpenFile, message: Message, context: DumpContext): number | undefined {
+  if (message.sender.length === 0) return undefined;
+  const wanted = Buffer.from(trimPath(message.sender)).toString('latin1');
+  for (const socket of unixSockets(file, context).values()) {
+    if (!socket.name || Buffer.from(trimPath(socket.name)).toString('latin1') !== wanted) continue;
+    const sender = fileOf(socket.inode, context);
+    if (sender) return sender.id;
+  }
+  return context.refuse(
+    file,
+    `a message waits in it from ${describeName(message.sender)}, which is outside the session or closed`,
+    'try again when the program has read it',
+  );
+}
+
+export const unixSocket: FileObject = {
+  records: ['unix-socket'],
+  coverage:
+    'stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries and credentials, half-closed and closed ends, buffer sizes, time-outs; listening ones without waiting connections. Refused: a partner outside the session, descriptors on their way (SCM_RIGHTS), urgent data, relative names. SO_PEERCRED shows the pod\'s first process afterwards',
+
+  matches: (file) =>
+    file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF_UNIX,
+
+  dump(file, context) {
+    const socket = findSocket(file, context);
+    const type = typeNames[socket.type];
+    if (type === undefined) return context.refuse(file, `it is a unix socket of unknown type ${socket.type}`);
+    const state = readState(file, socket, context);
+    const shut = (socket.shutdown & 1) !== 0;
+    const messages = socket.listening
+      ? []
+      : type === 'stream'
+        ? state.state === 'unconnected'
+          ? []
+          : peekStream(file, context)
+        : peekMessages(file, shut, context);
+    const name = readName(file, socket, context);
+    const meta = {
+      id: file.id,
+      flags: file.flags,
+      type,
+      state: 'unconnected',
+      ...readCommon(file),
+      ...name,
+      ...state,
+      ...(shut ? { readShutdown: true } : {}),
+      ...((socket.shutdown & 2) !== 0 ? { writeShutdown: true } : {}),
+      ...readPeerCredentials(file, context),
+    } as Records['unix-socket'];
+    const contents = messages.map((message) =>
+      contentRecord(
+        file.id,
+        message,
+        type !== 'stream',
+        type === 'dgram' ? findSender(file, message, context) : undefined,
+        context,
+      ),
+    );
+    return [{ name: 'unix-socket', meta }, ...contents];
+  },
+
+  restore(_name, meta, context) {
+    restoreSocket(meta as Records['unix-socket'], context);
+  },
+
+  arm(_name, _meta, context) {
+    finishSockets(context);
+  },
+};
