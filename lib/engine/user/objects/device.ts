@@ -75,9 +75,7 @@ export const device: FileObject = {
     const found = findInPod(record.path, context);
     const { stat } = found;
     if (!stat.isCharacterDevice() || stat.rdev !== record.rdev) {
-      const what = stat.isCharacterDevice()
-        ? `device ${describeDevice(stat.rdev)}`
-        : describeType(stat.mode);
+      const what = stat.isCharacterDevice() ? `device ${describeDevice(stat.rdev)}` : describeType(stat.mode);
       context.refuse(
         `${record.path} should be device ${describeDevice(record.rdev)} and is ${what}`,
         `make it with mknod, or map it with pod-filter relocate`,

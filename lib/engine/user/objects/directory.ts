@@ -27,7 +27,7 @@ export const directory: FileObject = {
       );
     }
     // A directory opens for reading only, whatever an image says.
-    const fd = openFound(found.fd, record.path, record.flags & ~O.accessMode, context);
+    const fd = openFound(found.fd, record.path, record.flags & ~(O.accessMode | O.append), context);
     seekTo(fd, record.position, record.path, context);
     context.keep(record.id, fd);
   },

@@ -29,7 +29,9 @@ interface Line {
 
 /** `tfd:        5 events:       19 data:                5  pos:0 ino:61 sdev:f`, hexadecimal but for tfd and pos. */
 function parseLine(line: string): Line {
-  const match = /^tfd:\s*(\d+)\s+events:\s*([0-9a-f]+)\s+data:\s*([0-9a-f]+)(?:.*\bino:([0-9a-f]+))?/.exec(line)!;
+  const match = /^tfd:\s*(\d+)\s+events:\s*([0-9a-f]+)\s+data:\s*([0-9a-f]+)(?:.*\bino:([0-9a-f]+))?/.exec(
+    line,
+  )!;
   return {
     fd: Number(match[1]),
     events: Number.parseInt(match[2]!, 16),
@@ -78,7 +80,10 @@ export const epoll: FileObject = {
         return { fd: line.fd, file: target.id, events: line.events, data: line.data };
       });
     if (entries.length > mostEntries) {
-      context.refuse(file, `it watches ${entries.length} files, more than the ${mostEntries} an image can say`);
+      context.refuse(
+        file,
+        `it watches ${entries.length} files, more than the ${mostEntries} an image can say`,
+      );
     }
     return [{ name: 'epoll', meta: { id: file.id, flags: file.flags, entries } }];
   },
@@ -106,7 +111,7 @@ type Entry = Records['epoll']['entries'][number];
 
 /** A one-shot entry that has reported: nothing is left but its mode. */
 function isDisarmed(entry: Entry): boolean {
-  return ((entry.events & ~modeBits) >>> 0) === 0 && (entry.events & EPOLLONESHOT) !== 0;
+  return (entry.events & ~modeBits) >>> 0 === 0 && (entry.events & EPOLLONESHOT) !== 0;
 }
 
 /** struct epoll_event, packed as on x86_64. */

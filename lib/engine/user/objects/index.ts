@@ -20,10 +20,10 @@ export const fileObjects: readonly FileObject[] = [
   device,
   pipe,
   eventfd,
-  epoll,
   timerfd,
   signalfd,
   inotify,
   unixSocket,
+  epoll,
   unknown,
 ];

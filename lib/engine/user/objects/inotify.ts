@@ -2,7 +2,7 @@
  * inotify(7). The kernel tells of a watch only file handle and inode; the path comes from open_by_handle_at(2), or,
  * for an ordinary user, from the names the session is known to use.
  */
-import { closeSync, openSync, readlinkSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
@@ -67,7 +67,9 @@ function mountsOf(pid: number, device: number): string[] {
     .split('\n')
     .map((line) => line.split(' '))
     .filter((words) => words[2] === name)
-    .map((words) => words[4]!.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))));
+    .map((words) =>
+      words[4]!.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))),
+    );
 }
 
 /** The path of a file handle, as /proc shows it; undefined without CAP_DAC_READ_SEARCH. */
@@ -123,7 +125,9 @@ function findPath(file: OpenFile, watch: Watch, context: DumpContext): string {
   return context.refuse(
     file,
     `it watches a file (inode ${watch.inode}) whose path is not known`,
-    process.getuid?.() === 0 ? 'the file was deleted or has no name in the session' : 'dump as root, who can look it up',
+    process.getuid?.() === 0
+      ? 'the file was deleted or has no name in the session'
+      : 'dump as root, who can look it up',
   );
 }
 
@@ -142,7 +146,8 @@ export const inotify: FileObject = {
         return { wd: watch.wd, path: findPath(file, watch, context), mask: watch.mask };
       })
       .sort((a, b) => a.wd - b.wd);
-    if (readable(file.local) > 0) context.loss('file changes that inotify had reported and nobody had read yet');
+    if (readable(file.local) > 0)
+      context.loss('file changes that inotify had reported and nobody had read yet');
     return [{ name: 'inotify', meta: { id: file.id, flags: file.flags, watches } }];
   },
 

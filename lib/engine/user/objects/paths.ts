@@ -9,7 +9,14 @@ import { codeOf, errnoName } from './local-calls.ts';
 const settable = O.append | O.nonblock | O.async | O.direct | O.noatime;
 /** What open(2) gets: nothing that makes, empties or takes over anything. */
 const opening =
-  O.accessMode | O.append | O.dsync | 0o4000000 /* O_SYNC */ | O.direct | O.largefile | O.noatime | O.path;
+  O.accessMode |
+  O.append |
+  O.dsync |
+  0o4000000 /* O_SYNC */ |
+  O.direct |
+  O.largefile |
+  O.noatime |
+  O.directory;
 
 /** A path as a process's own root sees it, from the path that /proc shows us. */
 function belowRoot(pid: number, link: string): string {
@@ -54,7 +61,11 @@ export function pathInPod(file: OpenFile, context: DumpContext): string {
 }
 
 /** Take hold of what lies at a path in the pod without opening it (O_PATH): a descriptor of the builder. */
-export function findInPod(path: string, context: RestoreContext, flags = 0): { fd: number; stat: BigIntStats } {
+export function findInPod(
+  path: string,
+  context: RestoreContext,
+  flags = 0,
+): { fd: number; stat: BigIntStats } {
   const { builder } = context;
   builder.reset();
   let fd: number;
@@ -124,16 +135,17 @@ export function seekTo(fd: number, position: bigint, path: string, context: Rest
   }
 }
 
-/** `a regular file`, for messages. */
+const typeNames = new Map([
+  [0xc000, 'a socket'],
+  [0xa000, 'a symbolic link'],
+  [0x8000, 'a regular file'],
+  [0x6000, 'a block device'],
+  [0x4000, 'a folder'],
+  [0x2000, 'a character device'],
+  [0x1000, 'a FIFO'],
+]);
+
+/** `a regular file`, for messages; from st_mode. */
 export function describeType(mode: bigint | number): string {
-  const names: Record<number, string> = {
-    0o140000: 'a socket',
-    0o120000: 'a symbolic link',
-    0o100000: 'a regular file',
-    0o060000: 'a block device',
-    0o040000: 'a folder',
-    0o020000: 'a character device',
-    0o010000: 'a FIFO',
-  };
-  return names[Number(BigInt(mode) & 0o170000n)] ?? 'of unknown type';
+  return typeNames.get(Number(BigInt(mode) & 0xf000n)) ?? 'of unknown type';
 }

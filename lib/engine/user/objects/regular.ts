@@ -13,18 +13,6 @@ function refuseMemory(file: OpenFile, context: DumpContext): void {
   }
 }
 
-/** flock(2), fcntl(2) locks and leases show as lines of fdinfo. */
-function refuseLocks(file: OpenFile, context: DumpContext): void {
-  const lock = file.infoLines.find((line) => line.startsWith('lock:'));
-  if (lock === undefined) return;
-  const kind = /\b(FLOCK|POSIX|OFDLCK|LEASE|DELEG|ACCESS)\b/.exec(lock)?.[1] ?? 'lock';
-  context.refuse(
-    file,
-    `a lock is held on it (${kind})`,
-    'try again when the program has released it: locks can not be saved yet',
-  );
-}
-
 export const regular: FileObject = {
   records: ['regular'],
   coverage:
@@ -34,7 +22,6 @@ export const regular: FileObject = {
 
   dump(file, context) {
     refuseMemory(file, context);
-    refuseLocks(file, context);
     const path = pathInPod(file, context);
     if (/^\/proc\/\d+(\/|$)/.test(path)) {
       context.refuse(
@@ -64,10 +51,13 @@ export const regular: FileObject = {
     const record = meta as Records['regular'];
     const { path } = record;
     if (record.deleted === true || record.memfd !== undefined) {
-      context.refuse(`${path} was deleted while it was open, which this podstream can't bring back`, 'update podstream');
+      context.refuse(
+        `${path} was deleted while it was open, which this podstream can't bring back`,
+        'update podstream',
+      );
     }
     const place = isPlace(record.flags);
-    const found = findInPod(path, context, place ? O.nofollow : 0);
+    const found = findInPod(path, context, place ? record.flags & (O.nofollow | O.directory) : 0);
     const type = Number(found.stat.mode) & typeMask;
     const expected = place && record.mode !== undefined ? record.mode & typeMask : 0o100000;
     if (type !== expected) {
@@ -84,7 +74,11 @@ export const regular: FileObject = {
 };
 
 /** A file that lacks bytes which the session had already passed is not the same file. */
-function checkSize(record: Records['regular'], found: bigint, context: Parameters<FileObject['restore']>[2]): void {
+function checkSize(
+  record: Records['regular'],
+  found: bigint,
+  context: Parameters<FileObject['restore']>[2],
+): void {
   const { path, position, size } = record;
   if (size === undefined || found === size) return;
   const needed = position < size ? position : size;

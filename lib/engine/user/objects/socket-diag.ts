@@ -61,7 +61,8 @@ export function unixSockets(file: OpenFile, context: DumpContext): ReadonlyMap<n
 
 /** A netlink socket sees the network namespace that it was made in. */
 function openNetlink(pid: number, namespace: string, context: DumpContext): number {
-  const make = () => Number(native().syscall(SYS.socket, AF_NETLINK, 3 | O.cloexec, 4 /* NETLINK_SOCK_DIAG */));
+  const make = () =>
+    Number(native().syscall(SYS.socket, AF_NETLINK, 3 | O.cloexec, 4 /* NETLINK_SOCK_DIAG */));
   if (namespace === readlinkSync('/proc/self/ns/net')) return make();
   const ours = openSync('/proc/thread-self/ns/net', 'r');
   const theirs = openSync(`/proc/${pid}/ns/net`, 'r');

@@ -74,7 +74,11 @@ export function peekMessages(file: OpenFile, shut: boolean, context: DumpContext
   if ((state & POLLERR) !== 0) {
     // Seqpacket with its peer gone: without data this is all there is to say, and restart brings it back.
     if (shut && readable(local) === 0) return [];
-    context.refuse(file, 'an error waits in it before its messages', 'try again when the program has read it');
+    context.refuse(
+      file,
+      'an error waits in it before its messages',
+      'try again when the program has read it',
+    );
   }
   const before = peekOffset(local);
   const messages: Message[] = [];
@@ -87,7 +91,11 @@ export function peekMessages(file: OpenFile, shut: boolean, context: DumpContext
       if ((got.flags & MSG_TRUNC) !== 0) {
         closeReceived(got);
         if (room >= maxData) {
-          context.refuse(file, `a message of more than ${maxData} bytes waits in it`, 'let the program read it first');
+          context.refuse(
+            file,
+            `a message of more than ${maxData} bytes waits in it`,
+            'let the program read it first',
+          );
         }
         room = Math.min(maxData, room * 8);
         continue;

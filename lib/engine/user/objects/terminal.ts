@@ -52,7 +52,10 @@ function readControl(device: number, context: DumpContext): { session?: number; 
   return { session, ...(foreground > 0 ? { foreground } : {}) };
 }
 
-function readSettings(file: OpenFile, context: DumpContext): { termios: Uint8Array; rows: number; columns: number } {
+function readSettings(
+  file: OpenFile,
+  context: DumpContext,
+): { termios: Uint8Array; rows: number; columns: number } {
   try {
     const termios = ioctlRead(file.local, TCGETS2, termiosLength);
     const size = new DataView(ioctlRead(file.local, TIOCGWINSZ, 8).buffer);

@@ -158,7 +158,9 @@ export function setUnread(fd: number, record: Records['timerfd'], context: Resto
   const time = decodeTime(new BigUint64Array(builder.read(address, 16).buffer), 0);
   const start = time + valueNs - ticks * intervalNs;
   if (intervalNs === 0n || start <= 0n || keepsMoment(record)) {
-    context.warn(`${ticks} expirations of a timer that were not read yet are lost: the kernel can't set them`);
+    context.warn(
+      `${ticks} expirations of a timer that were not read yet are lost: the kernel can't set them`,
+    );
     return;
   }
   setTimer(fd, TFD_TIMER_ABSTIME, intervalNs, start, context);

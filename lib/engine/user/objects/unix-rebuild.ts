@@ -134,13 +134,24 @@ function makeSurvivor(record: Socket, context: RestoreContext): number {
   setOptions(fd, record, context);
   const contents = context.contents(record.id);
   if (contents.some(isLate)) {
-    context.warn('messages that wait in a socket whose partner is gone lose the name and pid of their sender');
+    context.warn(
+      'messages that wait in a socket whose partner is gone lose the name and pid of their sender',
+    );
   }
   fill(other, contents, context);
   if (record.resetPending && record.type !== 'dgram') {
     // A peer that closes with something unread is what makes the error.
     builder.reset();
-    builder.call('sendto', SYS.sendto, fd, builder.put(new Uint8Array(1)), 1, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
+    builder.call(
+      'sendto',
+      SYS.sendto,
+      fd,
+      builder.put(new Uint8Array(1)),
+      1,
+      MSG_DONTWAIT | MSG_NOSIGNAL,
+      0,
+      0,
+    );
   }
   builder.call('close', SYS.close, other);
   return fd;
@@ -148,9 +159,7 @@ function makeSurvivor(record: Socket, context: RestoreContext): number {
 
 /** Datagrams that came from a partner which has turned elsewhere since. */
 function isOrphanWithContent(record: Socket, context: RestoreContext): boolean {
-  return (
-    record.type === 'dgram' && record.address === undefined && context.contents(record.id).length > 0
-  );
+  return record.type === 'dgram' && record.address === undefined && context.contents(record.id).length > 0;
 }
 
 function makeOrphan(record: Socket, context: RestoreContext): number {
@@ -213,7 +222,7 @@ function send(sender: number, data: Uint8Array, whole: boolean, context: Restore
         native().syscall(SYS.sendto, sender, piece, piece.length, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0),
       );
     } catch (cause) {
-      return refuseQueue(codeOf(cause) ?? 'error', context);
+      refuseQueue(codeOf(cause) ?? 'error', context);
     }
     if (whole) return;
     at += sent;
@@ -223,7 +232,7 @@ function send(sender: number, data: Uint8Array, whole: boolean, context: Restore
 function refuseQueue(why: string, context: RestoreContext): never {
   context.refuse(
     `what waited in a unix socket does not fit into it here (${why})`,
-    'raise net.core.wmem_max and net.unix.max_dgram_qlen to the old computer\'s values, or restart as root',
+    "raise net.core.wmem_max and net.unix.max_dgram_qlen to the old computer's values, or restart as root",
   );
 }
 
@@ -246,9 +255,7 @@ function setOptions(fd: number, record: Socket, context: RestoreContext): void {
 
 /** struct timeval. */
 function encodeTimeout(microseconds: bigint): Uint8Array {
-  return new Uint8Array(
-    new BigUint64Array([microseconds / 1_000_000n, microseconds % 1_000_000n]).buffer,
-  );
+  return new Uint8Array(new BigUint64Array([microseconds / 1_000_000n, microseconds % 1_000_000n]).buffer);
 }
 
 /** Names, destinations, late messages, closed directions: when every socket and every task exists. */
@@ -306,7 +313,9 @@ function bindOwn(record: Socket, context: RestoreContext): void {
       `a socket of the session was bound to ${describe(address)}, which ${
         errno === EADDRINUSE ? 'something else has here' : `can't be had here (${errnoName(errno)})`
       }`,
-      errno === EADDRINUSE ? 'end the program that has it, or remove the file' : 'make its folder, writable for the session',
+      errno === EADDRINUSE
+        ? 'end the program that has it, or remove the file'
+        : 'make its folder, writable for the session',
     );
   }
   if (address[0] === 0) return;
@@ -470,5 +479,7 @@ function sendWithCredentials(
 }
 
 function describe(name: Uint8Array): string {
-  return name[0] === 0 ? `@${Buffer.from(name.subarray(1)).toString('latin1')}` : Buffer.from(name).toString('utf8');
+  return name[0] === 0
+    ? `@${Buffer.from(name.subarray(1)).toString('latin1')}`
+    : Buffer.from(name).toString('utf8');
 }

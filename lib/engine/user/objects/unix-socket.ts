@@ -15,7 +15,15 @@ import { type DiagSocket, unixSockets } from './socket-diag.ts';
 import { type Message, peekMessages, peekOffset, peekStream } from './socket-queue.ts';
 import { finishSockets, restoreSocket } from './unix-rebuild.ts';
 
-const SO = { domain: 39, sndbuf: 7, rcvbuf: 8, passcred: 16, peercred: 17, reuseaddr: 2, passpidfd: 76 } as const;
+const SO = {
+  domain: 39,
+  sndbuf: 7,
+  rcvbuf: 8,
+  passcred: 16,
+  peercred: 17,
+  reuseaddr: 2,
+  passpidfd: 76,
+} as const;
 const SO_RCVTIMEO = 20;
 const SO_SNDTIMEO = 21;
 const SOL_SOCKET = 1;
@@ -33,10 +41,13 @@ function describeName(name: Uint8Array | undefined): string | undefined {
 
 /** What can be done about some well-known partners. */
 function hintFor(name: string | undefined): string {
-  if (name?.includes('X11-unix')) return 'X programs need their display: run them in a pod with a display of its own';
+  if (name?.includes('X11-unix'))
+    return 'X programs need their display: run them in a pod with a display of its own';
   if (name?.includes('wayland')) return 'run the program without the display of this computer';
-  if (name?.includes('bus')) return 'run the program without the message bus (unset DBUS_SESSION_BUS_ADDRESS)';
-  if (name === '/dev/log' || name?.includes('journal')) return 'let the program log to a file or to its standard error';
+  if (name?.includes('bus'))
+    return 'run the program without the message bus (unset DBUS_SESSION_BUS_ADDRESS)';
+  if (name === '/dev/log' || name?.includes('journal'))
+    return 'let the program log to a file or to its standard error';
   return 'let the program disconnect first, or run its partner in the same session';
 }
 
@@ -84,7 +95,12 @@ function readName(file: OpenFile, socket: DiagSocket, context: DumpContext): Par
   try {
     const found = lstatSync(`/proc/${file.pid}/root${path}`, { bigint: true });
     if (socket.node && found.ino === BigInt(socket.node.inode)) {
-      return { address, fileMode: Number(found.mode), fileUid: Number(found.uid), fileGid: Number(found.gid) };
+      return {
+        address,
+        fileMode: Number(found.mode),
+        fileUid: Number(found.uid),
+        fileGid: Number(found.gid),
+      };
     }
   } catch {
     // Gone, as a server that ends cleanly leaves it.
@@ -108,7 +124,11 @@ function fileOf(inode: number, context: DumpContext): OpenFile | undefined {
 }
 
 /** State and partner. */
-function readState(file: OpenFile, socket: DiagSocket, context: DumpContext): Partial<Records['unix-socket']> {
+function readState(
+  file: OpenFile,
+  socket: DiagSocket,
+  context: DumpContext,
+): Partial<Records['unix-socket']> {
   if (socket.listening) {
     if (socket.waiting > 0) {
       context.refuse(
@@ -220,7 +240,7 @@ function findSender(file: OpenFile, message: Message, context: DumpContext): num
 export const unixSocket: FileObject = {
   records: ['unix-socket'],
   coverage:
-    'stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries and credentials, half-closed and closed ends, buffer sizes, time-outs; listening ones without waiting connections. Refused: a partner outside the session, descriptors on their way (SCM_RIGHTS), urgent data, relative names. SO_PEERCRED shows the pod\'s first process afterwards',
+    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries and credentials, half-closed and closed ends, buffer sizes, time-outs; listening ones without waiting connections. Refused: a partner outside the session, descriptors on their way (SCM_RIGHTS), urgent data, relative names. SO_PEERCRED shows the pod's first process afterwards",
 
   matches: (file) =>
     file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF_UNIX,

@@ -1,8 +1,9 @@
 /** Last in the list: says of everything no other object knows what it is, why it stays, and what helps. */
+
+import { native } from '../../../../native/index.ts';
 import { SYS } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile } from './file-object.ts';
 import { socketOption } from './local-calls.ts';
-import { native } from '../../../../native/index.ts';
 
 type Refusal = readonly [why: string, hint: string];
 
@@ -36,8 +37,14 @@ const anonymous: Record<string, Refusal> = {
     'performance counters belong to the processor of this computer',
     'stop profiling (perf) before the dump',
   ],
-  'kvm-vm': ['a virtual machine (KVM) is not part of what can be saved', 'suspend the machine inside its own tool'],
-  'kvm-vcpu': ['a virtual machine (KVM) is not part of what can be saved', 'suspend the machine inside its own tool'],
+  'kvm-vm': [
+    'a virtual machine (KVM) is not part of what can be saved',
+    'suspend the machine inside its own tool',
+  ],
+  'kvm-vcpu': [
+    'a virtual machine (KVM) is not part of what can be saved',
+    'suspend the machine inside its own tool',
+  ],
   fscontext: ['a file system is just being mounted', 'try again in a moment'],
   'seccomp notify': [
     'it answers system calls of another process (seccomp notify)',
@@ -78,7 +85,10 @@ function describeInternet(file: OpenFile): string {
 
 function refuseSocket(file: OpenFile, context: DumpContext): never {
   const domain = socketOption(file.local, SO_DOMAIN);
-  const [name, hint] = families[domain] ?? [`a socket of address family ${domain}`, 'let the program close it first'];
+  const [name, hint] = families[domain] ?? [
+    `a socket of address family ${domain}`,
+    'let the program close it first',
+  ];
   const inet = domain === 2 || domain === 10;
   return context.refuse(file, `it is ${inet ? describeInternet(file) : name}`, hint);
 }
@@ -93,7 +103,11 @@ export const unknown: FileObject = {
   dump(file, context) {
     if (file.stat.isSocket()) return refuseSocket(file, context);
     if (/^\/dev\/hugepages|hugetlb/.test(file.link)) {
-      return context.refuse(file, "memory from huge pages can't be saved yet", 'run the program without huge pages');
+      return context.refuse(
+        file,
+        "memory from huge pages can't be saved yet",
+        'run the program without huge pages',
+      );
     }
     const name = /^anon_inode:\[?([^\]]*)\]?$/.exec(file.link)?.[1];
     const [why, hint] = (name === undefined ? undefined : anonymous[name.replace(/ \(deleted\)$/, '')]) ?? [
