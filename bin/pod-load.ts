@@ -5,6 +5,7 @@ import { refuseTerminalOutput } from '../lib/cli/refuse-terminal.ts';
 import { formatGenerations, reportStatus } from '../lib/drive/generation-table.ts';
 import { listGenerations, loadInto, verifyGenerations } from '../lib/drive/index.ts';
 import { DescriptorSink } from '../lib/stream/descriptor.ts';
+import { widenPipe } from '../lib/stream/pipe-size.ts';
 
 const name = 'pod-load';
 
@@ -50,6 +51,7 @@ void runSpec(
       return verify ? reportStatus(reports) : 0;
     }
     refuseTerminalOutput();
+    widenPipe(1);
     const sink = progressSink(new DescriptorSink(1), new Progress(name, { fd }));
     loadInto(folder!, { generation, warn: (message, hint) => printWarning(name, message, hint) }, sink);
     return 0;

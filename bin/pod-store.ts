@@ -5,6 +5,7 @@ import { refuseTerminalInput } from '../lib/cli/refuse-terminal.ts';
 import { packageVersion } from '../lib/cli/version.ts';
 import { defaultKeep, storeSink } from '../lib/drive/index.ts';
 import { pump } from '../lib/stream/descriptor.ts';
+import { widenPipe } from '../lib/stream/pipe-size.ts';
 
 const name = 'pod-store';
 
@@ -48,6 +49,7 @@ void runSpec(
       producer: `podstream/${packageVersion()}`,
       warn: (message, hint) => printWarning(name, message, hint),
     });
+    widenPipe(0);
     pump(0, progressSink(sink, progress));
   },
 );

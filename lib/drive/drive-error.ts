@@ -23,6 +23,7 @@ const causes: Record<string, readonly [(where: string) => string, string]> = {
     (where) => `a symbolic link is in the way: ${where}`,
     'podstream never follows links inside a pod folder: remove it',
   ],
+  EEXIST: [(where) => `something is in the way: ${where}`, 'is it a broken link? remove it'],
   ENAMETOOLONG: [(where) => `the name is too long: ${where}`, 'use a shorter one'],
 };
 

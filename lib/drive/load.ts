@@ -5,7 +5,7 @@
  * last byte, so the last piece of every segment is held back until it fits: what a damaged drive gave never passes
  * for a complete stream, because its END was not let out.
  */
-import { closeSync, constants, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, readSync } from 'node:fs';
 import { crc32 } from '../stream/crc.ts';
 import { PodError } from '../stream/error.ts';
 import type { Sink } from '../stream/sink.ts';
@@ -70,20 +70,17 @@ class Guard {
 }
 
 function load(folder: PodFolder, options: LoadOptions, sink: Guard): Manifest {
-  const number = options.generation ?? chooseCurrent(folder, options);
+  const { number, fd, manifest } = openGeneration(folder, options);
   try {
-    const { fd, manifest } = openGeneration(folder, number);
-    try {
-      folder.checkSizes(manifest);
-      options.loading?.(manifest);
-      for (const index of manifest.segments.keys()) loadSegment(folder, manifest, index, sink);
-      sink.end();
-      return manifest;
-    } finally {
-      closeSync(fd);
-    }
+    folder.checkSizes(manifest);
+    options.loading?.(manifest);
+    for (const index of manifest.segments.keys()) loadSegment(folder, manifest, index, sink);
+    sink.end();
+    return manifest;
   } catch (cause) {
     throw sink.failed ? cause : withOlder(folder, number, cause);
+  } finally {
+    closeSync(fd);
   }
 }
 
@@ -108,18 +105,28 @@ function chooseCurrent(folder: PodFolder, options: LoadOptions): number {
   return current;
 }
 
-/** Manifest and a descriptor of it that keeps pod-store from removing the generation. */
-function openGeneration(folder: PodFolder, number: number): { fd: number; manifest: Manifest } {
-  try {
-    const opened = folder.openManifest(number);
-    tryLock(opened.fd, 'shared');
-    return opened;
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause;
-    throw new PodError(
-      'damaged',
-      `there is no complete generation ${number} in ${folder.path}`,
-      `pod-load --list ${folder.path} shows what is there`,
+/** The manifest, and a descriptor of it whose lock keeps pod-store from removing the generation. */
+function openGeneration(folder: PodFolder, options: LoadOptions): { number: number; fd: number; manifest: Manifest } {
+  for (let tries = 0; ; tries++) {
+    const number = options.generation ?? chooseCurrent(folder, options);
+    try {
+      const { fd, manifest } = folder.openManifest(number);
+      tryLock(fd, 'shared');
+      if (fstatSync(fd).nlink > 0) return { number, fd, manifest };
+      closeSync(fd);
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw withOlder(folder, number, cause);
+    }
+    // Between HEAD and here a pod-store may have made a newer one current and removed this.
+    if (options.generation === undefined && tries < 3) continue;
+    throw withOlder(
+      folder,
+      number,
+      new PodError(
+        'damaged',
+        `there is no complete generation ${number} in ${folder.path}`,
+        `pod-load --list ${folder.path} shows what is there`,
+      ),
     );
   }
 }

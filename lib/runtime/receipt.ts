@@ -70,7 +70,9 @@ function sweep(): void {
   for (const name of readdirSync(folder)) {
     const path = join(folder, name);
     const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.NaN);
-    if (age > maxAgeMs && !name.endsWith('.pending')) rmSync(path, { force: true });
+    if (!(age > maxAgeMs)) continue;
+    if (name.endsWith('.pending') && isAlive(JSON.parse(readFileSync(path, 'utf8')) as ProcessIdentity)) continue;
+    rmSync(path, { force: true });
   }
 }
 

@@ -11,6 +11,8 @@ import {
 import { waitForReceipt } from '../../lib/runtime/receipt.ts';
 import { PodError } from '../../lib/stream/error.ts';
 import { headerLength, trailerLength } from '../../lib/stream/frame.ts';
+import { kinds } from '../../lib/stream/kind.ts';
+import { StreamWriter } from '../../lib/stream/stream-writer.ts';
 import { makeFolder, runShell } from '../tools/commands.ts';
 import { imageIdOf, streamBytes } from '../tools/make-stream.ts';
 
@@ -134,6 +136,19 @@ t.test('bytes after END, an ERROR at the end, a foreign or empty input', async (
   t.equal(store(folder, Buffer.alloc(0))?.failure, 'truncated');
   t.equal(store(folder, streamBytes().subarray(0, 200))?.failure, 'truncated');
   t.notOk(existsSync(folder), 'no folder was made');
+});
+
+t.test('an upstream that failed says so, and nothing becomes current', async (t) => {
+  const folder = join(lab, 'upstream');
+  for (const [records, made] of [[0, false], [1, true]] as const) {
+    const chunks: Buffer[] = [];
+    const writer = new StreamWriter({ write: (c) => void chunks.push(Buffer.from(c)), end: () => undefined, abort: () => undefined });
+    if (records) writer.record(kinds.layer, { filter: 'encrypt', version: '1', params: {}, imageId: imageIdOf(5) });
+    writer.error('pod-dump', new PodError('cannot-checkpoint', 'pid 7 holds a tape drive', 'close it'));
+    const error = store(folder, Buffer.concat(chunks));
+    t.match(error, { failure: 'upstream', message: 'upstream failed: pod-dump: pid 7 holds a tape drive', hint: 'close it' });
+    t.notOk(existsSync(folder), made ? 'the folder it had made is removed' : 'no folder is made');
+  }
 });
 
 t.test('a plain image is stored with a warning, an encrypted one without', async (t) => {
