@@ -79,7 +79,6 @@ class Campaign {
   readonly #drive: Drive;
   readonly #pod: string;
   readonly #runtime: string;
-  readonly #copy: Drive;
   readonly #random: Random;
   readonly #result: CampaignResult;
   #current: Buffer;
@@ -89,8 +88,7 @@ class Campaign {
     this.#drive = drive;
     this.#runtime = runtime;
     this.#pod = join(drive.path, 'quake');
-    this.#copy = { ...drive, image: `${drive.image}.copy`, path: `${drive.path}.copy` };
-    mkdirSync(this.#copy.path);
+    mkdirSync(`${drive.path}.copy`);
     this.#random = randomFrom(options.seed);
     this.#result = {
       rounds: 0,
@@ -127,7 +125,9 @@ class Campaign {
     await this.#feed(child, bytes);
     await stop(child);
     const receipt = this.#hasReceipt(round);
-    this.#copyImage();
+    // A new name each time: a loop device that is still being released must not be taken for this one's.
+    const copy = { ...this.#drive, image: `${this.#drive.image}.${round}`, path: `${this.#drive.path}.copy` };
+    this.#copyImage(copy.image);
     child.kill('SIGKILL');
     const [status] = await exited;
 
@@ -147,11 +147,11 @@ class Campaign {
       // Killed before it began, nobody ever showed up.
       if (told !== 'drive' && told !== 'upstream') throw new Error(`the dumper was told ${told}`);
     }
-    this.#checkCopy(bytes, receipt || status === 0);
+    this.#checkCopy(copy, bytes, old, receipt || status === 0);
+    rmSync(copy.image);
     this.#options.log?.(
       `round ${round}: ${size} bytes, ${status === 0 ? 'finished' : 'killed'}, ${isNew ? 'new' : 'old'} generation, ${readdirSync(this.#pod).length} files`,
     );
-    if (isNew) this.#current = bytes;
   }
 
   /** All, or a part, of the stream; then some time, about as long as what is being done. */
@@ -170,8 +170,7 @@ class Campaign {
     return existsSync(join(this.#runtime, 'receipts', `${imageIdOf(round)}.json`));
   }
 
-  #copyImage(): void {
-    const { image } = this.#copy;
+  #copyImage(image: string): void {
     for (;;) {
       copyFileSync(this.#drive.image, image);
       if (readFileSync(image).equals(readFileSync(this.#drive.image))) return;
@@ -179,14 +178,14 @@ class Campaign {
   }
 
   /** The state after a power cut: mount, load, store once more, check the file system. */
-  #checkCopy(bytes: Buffer, mustBeNew: boolean): void {
-    const problem = mount(this.#copy);
+  #checkCopy(copy: Drive, bytes: Buffer, old: Buffer, mustBeNew: boolean): void {
+    const problem = mount(copy);
     if (problem) throw new Error(`the drive cannot be mounted after the cut: ${problem}`);
-    const pod = join(this.#copy.path, 'quake');
+    const pod = join(copy.path, 'quake');
     try {
       const found = load(pod);
       const isNew = found.equals(bytes);
-      if (!isNew && !found.equals(this.#current))
+      if (!isNew && !found.equals(old))
         throw new Error('after the cut the current generation is neither old nor new');
       if (mustBeNew && !isNew) throw new Error('after the cut the generation is gone that had a receipt');
       this.#result.copies[isNew ? 'new' : 'old'] += 1;
@@ -196,12 +195,13 @@ class Campaign {
       const states = listGenerations(pod).map(({ state }) => state);
       if (states.some((state) => state !== 'complete')) throw new Error(`after the next store: ${states}`);
     } finally {
-      run('umount', this.#copy.path);
+      const busy = run('umount', copy.path);
+      if (busy) throw new Error(busy);
     }
     const check =
       this.#drive.type === 'ext4'
-        ? ['e2fsck', '-fn', this.#copy.image]
-        : ['fsck.vfat', '-n', this.#copy.image];
+        ? ['e2fsck', '-fn', copy.image]
+        : ['fsck.vfat', '-n', copy.image];
     const result = spawnSync(check[0]!, check.slice(1), {
       encoding: 'utf8',
       env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },

@@ -9,7 +9,7 @@ if [ "$$" != 1 ]; then
   log=$(mktemp)
   trap 'rm -f "$log"' EXIT
   linux.uml mem=1024M rootfstype=hostfs hostfs=/ rw init="$here/test/drive/on-uml.sh" con=null con0=fd:0,fd:1 quiet \
-    -- "$@" </dev/null 2>&1 | tee "$log"
+    -- "$@" --end </dev/null 2>&1 | tee "$log"
   exit "$(sed -n 's/^on-uml: status \([0-9]*\).*/\1/p' "$log" | tail -1)"
 fi
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -23,6 +23,12 @@ for module in fs/nls/nls_cp437 fs/nls/nls_iso8859-1 fs/nls/nls_ascii fs/fat/fat 
   insmod "$modules/$module.ko"
 done
 cd "$here" || halt -f
-"$@"
+# The kernel adds words of its own behind ours.
+command=()
+for word; do
+  [ "$word" = --end ] && break
+  command+=("$word")
+done
+"${command[@]}"
 echo "on-uml: status $?"
 halt -f
