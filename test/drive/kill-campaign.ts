@@ -133,7 +133,9 @@ class Campaign {
 
     const now = load(this.#pod);
     const isNew = now.equals(bytes);
-    if (!isNew && !now.equals(this.#current))
+    const old = this.#current;
+    this.#current = now;
+    if (!isNew && !now.equals(old))
       throw new Error('the current generation is neither the old nor the new one');
     if ((receipt || status === 0) && !isNew)
       throw new Error(`receipt ${receipt}, status ${status}, but the old generation is current`);
@@ -147,8 +149,11 @@ class Campaign {
       // Killed before it began, nobody ever showed up.
       if (told !== 'drive' && told !== 'upstream') throw new Error(`the dumper was told ${told}`);
     }
-    this.#checkCopy(copy, bytes, old, receipt || status === 0);
-    rmSync(copy.image);
+    try {
+      this.#checkCopy(copy, bytes, old, receipt || status === 0);
+    } finally {
+      rmSync(copy.image);
+    }
     this.#options.log?.(
       `round ${round}: ${size} bytes, ${status === 0 ? 'finished' : 'killed'}, ${isNew ? 'new' : 'old'} generation, ${readdirSync(this.#pod).length} files`,
     );
@@ -199,9 +204,7 @@ class Campaign {
       if (busy) throw new Error(busy);
     }
     const check =
-      this.#drive.type === 'ext4'
-        ? ['e2fsck', '-fn', copy.image]
-        : ['fsck.vfat', '-n', copy.image];
+      this.#drive.type === 'ext4' ? ['e2fsck', '-fn', copy.image] : ['fsck.vfat', '-n', copy.image];
     const result = spawnSync(check[0]!, check.slice(1), {
       encoding: 'utf8',
       env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },

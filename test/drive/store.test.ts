@@ -140,13 +140,25 @@ t.test('bytes after END, an ERROR at the end, a foreign or empty input', async (
 
 t.test('an upstream that failed says so, and nothing becomes current', async (t) => {
   const folder = join(lab, 'upstream');
-  for (const [records, made] of [[0, false], [1, true]] as const) {
+  for (const [records, made] of [
+    [0, false],
+    [1, true],
+  ] as const) {
     const chunks: Buffer[] = [];
-    const writer = new StreamWriter({ write: (c) => void chunks.push(Buffer.from(c)), end: () => undefined, abort: () => undefined });
-    if (records) writer.record(kinds.layer, { filter: 'encrypt', version: '1', params: {}, imageId: imageIdOf(5) });
+    const writer = new StreamWriter({
+      write: (c) => void chunks.push(Buffer.from(c)),
+      end: () => undefined,
+      abort: () => undefined,
+    });
+    if (records)
+      writer.record(kinds.layer, { filter: 'encrypt', version: '1', params: {}, imageId: imageIdOf(5) });
     writer.error('pod-dump', new PodError('cannot-checkpoint', 'pid 7 holds a tape drive', 'close it'));
     const error = store(folder, Buffer.concat(chunks));
-    t.match(error, { failure: 'upstream', message: 'upstream failed: pod-dump: pid 7 holds a tape drive', hint: 'close it' });
+    t.match(error, {
+      failure: 'upstream',
+      message: 'upstream failed: pod-dump: pid 7 holds a tape drive',
+      hint: 'close it',
+    });
     t.notOk(existsSync(folder), made ? 'the folder it had made is removed' : 'no folder is made');
   }
 });
