@@ -106,7 +106,10 @@ function chooseCurrent(folder: PodFolder, options: LoadOptions): number {
 }
 
 /** The manifest, and a descriptor of it whose lock keeps pod-store from removing the generation. */
-function openGeneration(folder: PodFolder, options: LoadOptions): { number: number; fd: number; manifest: Manifest } {
+function openGeneration(
+  folder: PodFolder,
+  options: LoadOptions,
+): { number: number; fd: number; manifest: Manifest } {
   for (let tries = 0; ; tries++) {
     const number = options.generation ?? chooseCurrent(folder, options);
     try {

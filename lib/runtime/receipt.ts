@@ -71,7 +71,8 @@ function sweep(): void {
     const path = join(folder, name);
     const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.NaN);
     if (!(age > maxAgeMs)) continue;
-    if (name.endsWith('.pending') && isAlive(JSON.parse(readFileSync(path, 'utf8')) as ProcessIdentity)) continue;
+    if (name.endsWith('.pending') && isAlive(JSON.parse(readFileSync(path, 'utf8')) as ProcessIdentity))
+      continue;
     rmSync(path, { force: true });
   }
 }

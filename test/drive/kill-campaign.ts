@@ -201,7 +201,7 @@ class Campaign {
       if (states.some((state) => state !== 'complete')) throw new Error(`after the next store: ${states}`);
     } finally {
       const busy = run('umount', copy.path);
-      if (busy) throw new Error(busy);
+      if (busy) this.#result.failures.push(busy);
     }
     const check =
       this.#drive.type === 'ext4' ? ['e2fsck', '-fn', copy.image] : ['fsck.vfat', '-n', copy.image];
