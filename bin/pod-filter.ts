@@ -95,7 +95,7 @@ void runSpec(
     }
     if (check) {
       if (tokens.length === 0) throw usageError(name, '--check wants a NAME');
-      const report = await checkFilter(tokens[0]!, tokens.slice(1));
+      const report = await checkFilter(positionals[0]!, positionals.slice(1));
       print(json ? `${JSON.stringify(report)}\n` : formatReport(report));
       return report.passed ? 0 : 1;
     }

@@ -2,5 +2,7 @@
 import type { FilterDefinition } from '../../lib/filter/define.ts';
 import { filter as compress } from '../compress.ts';
 import { filter as encrypt } from '../encrypt.ts';
+import { filter as relocate } from '../relocate.ts';
+import { filter as upgrade } from '../upgrade-2.6.ts';
 
-export const builtIn: readonly FilterDefinition[] = [compress, encrypt];
+export const builtIn: readonly FilterDefinition[] = [upgrade, relocate, compress, encrypt];
