@@ -16,7 +16,11 @@ void runSpec(
       'Checks the stream on standard input, sends its bytes through COMMAND and writes what that makes as the layer FILTER. With --undo the other way round: COMMAND gets what is in the layer, and what it makes has to be a whole stream.',
     positionals: [
       { name: 'FILTER', describe: 'name of the wrap filter' },
-      { name: 'COMMAND', describe: 'program from standard input to standard output, and its arguments', rest: true },
+      {
+        name: 'COMMAND',
+        describe: 'program from standard input to standard output, and its arguments',
+        rest: true,
+      },
     ],
     options: {
       'filter-version': { type: 'string', default: '1', describe: 'version of the filter' },

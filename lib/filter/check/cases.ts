@@ -1,5 +1,6 @@
 /** What the kit tries. A case returns what is wrong, or nothing. */
 import { kinds } from '../../stream/kind.ts';
+import type { Subject } from './index.ts';
 import { type Outcome, runProgram, runStalled } from './run-program.ts';
 import {
   alienKind,
@@ -13,7 +14,6 @@ import {
   unknownKey,
   writeSample,
 } from './sample.ts';
-import type { Subject } from './index.ts';
 
 export interface Case {
   name: string;
@@ -62,7 +62,10 @@ async function roundTrip(
   const bad = good(out, what);
   if (bad) return bad;
   const back = await result(subject, out);
-  return good(back, `${what}, undone`) ?? (back.output.equals(expected) ? undefined : `${what}: other bytes came out`);
+  return (
+    good(back, `${what}, undone`) ??
+    (back.output.equals(expected) ? undefined : `${what}: other bytes came out`)
+  );
 }
 
 /** Bytes as pieces of these lengths, in turn. */
@@ -90,7 +93,10 @@ function spread<T>(list: readonly T[], count: number): T[] {
 const truncatedOr = [5];
 const damagedOr = [3, 4, 5, 6, 8, 9, 10];
 
-async function* cuts(bytes: Buffer, run: (part: Buffer) => Promise<Outcome>): AsyncGenerator<string | undefined> {
+async function* cuts(
+  bytes: Buffer,
+  run: (part: Buffer) => Promise<Outcome>,
+): AsyncGenerator<string | undefined> {
   const at = borders(bytes);
   for (const border of spread(at, 16)) {
     yield refused(await run(bytes.subarray(0, border)), `cut at byte ${border}, between frames`, truncatedOr);
@@ -100,7 +106,10 @@ async function* cuts(bytes: Buffer, run: (part: Buffer) => Promise<Outcome>): As
   }
 }
 
-async function* flips(bytes: Buffer, run: (part: Buffer) => Promise<Outcome>): AsyncGenerator<string | undefined> {
+async function* flips(
+  bytes: Buffer,
+  run: (part: Buffer) => Promise<Outcome>,
+): AsyncGenerator<string | undefined> {
   for (const at of spread([...bytes.keys()], 24)) {
     // The minor version, bytes 10 and 11, may be any.
     if (at === 10 || at === 11) continue;
@@ -202,7 +211,8 @@ export const cases: readonly Case[] = [
           for (const lengths of [[1], [7, 4096, 13]]) {
             const back = await undo(subject, ...cut(layer, lengths));
             const what = `pieces of ${lengths.join(', ')}`;
-            yield good(back, what) ?? (back.output.equals(image) ? undefined : `${what}: other bytes came out`);
+            yield good(back, what) ??
+              (back.output.equals(image) ? undefined : `${what}: other bytes came out`);
           }
         })(),
       );
@@ -215,7 +225,9 @@ export const cases: readonly Case[] = [
       const out = await forward(subject, image);
       const bad = good(out, `a frame of kind ${greaseKind}`);
       if (bad) return bad;
-      const back = readStream((await result(subject, out)).output).frames.find(({ kind }) => kind === greaseKind);
+      const back = readStream((await result(subject, out)).output).frames.find(
+        ({ kind }) => kind === greaseKind,
+      );
       const sent = readStream(image).frames.find(({ kind }) => kind === greaseKind)!;
       return back && body(back.raw) === body(sent.raw) ? undefined : 'the frame is gone or changed';
     },
@@ -310,7 +322,9 @@ export const cases: readonly Case[] = [
   {
     name: 'leaves when its reader does',
     async run(subject) {
-      const { outcome } = await runStalled(subject.path, subject.forward, feed(16 * megabyte), { close: true });
+      const { outcome } = await runStalled(subject.path, subject.forward, feed(16 * megabyte), {
+        close: true,
+      });
       if (outcome.hung) return 'it did not end';
       return outcome.status === 0 ? 'it ended with 0 although its output had no reader' : undefined;
     },

@@ -16,7 +16,11 @@ export interface Outcome {
 const limit = 60_000;
 
 /** Run a program with these pieces as its input, each a write of its own. */
-export function runProgram(path: string, args: readonly string[], pieces: readonly Uint8Array[]): Promise<Outcome> {
+export function runProgram(
+  path: string,
+  args: readonly string[],
+  pieces: readonly Uint8Array[],
+): Promise<Outcome> {
   return new Promise((resolve) => {
     const start = performance.now();
     const child = spawn(path, args, { stdio: ['pipe', 'pipe', 'pipe'] });
@@ -109,8 +113,7 @@ export function runStalled(
     const write = (chunk: Uint8Array): Promise<boolean> =>
       new Promise((next) => {
         if (child.stdin.destroyed || child.exitCode !== null) next(false);
-        else
-          child.stdin.write(chunk, (cause) => next(!cause));
+        else child.stdin.write(chunk, (cause) => next(!cause));
       });
     void input(write).then(() => child.stdin.end());
   });
@@ -122,7 +125,10 @@ function treeMemory(pid: number): number {
     const status = readFileSync(`/proc/${pid}/status`, 'utf8');
     const own = Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024;
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-    return own + (children === '' ? 0 : children.split(' ').reduce((sum, each) => sum + treeMemory(Number(each)), 0));
+    return (
+      own +
+      (children === '' ? 0 : children.split(' ').reduce((sum, each) => sum + treeMemory(Number(each)), 0))
+    );
   } catch {
     return 0;
   }

@@ -52,7 +52,12 @@ export function writeSample(sink: Sink, options: SampleOptions = {}): void {
     processes: [{ pid: 2, ppid: 0, pgid: 2, sid: 2, state: 'alive', comm: 'sample', exitSignal: 17 }],
   });
   if (options.unknown) {
-    writer.record(options.unknown.kind, { anything: [1, 'two'] }, Buffer.from('unknown'), options.unknown.flags);
+    writer.record(
+      options.unknown.kind,
+      { anything: [1, 'two'] },
+      Buffer.from('unknown'),
+      options.unknown.flags,
+    );
   }
   record('mm', {
     id: 1,
