@@ -333,9 +333,14 @@ export const cases: readonly Case[] = [
     name: 'waits for a slow reader in bounded memory',
     async run(subject) {
       const size = 192 * megabyte;
-      const { outcome, peak } = await runStalled(subject.path, subject.forward, feed(size), { pause: 2000 });
+      const { outcome, peak } = await runStalled(subject.path, subject.forward, feed(size), {
+        pause: 2000,
+        patience: 10_000,
+      });
       if (peak > memoryBound) return `it held ${Math.round(peak / megabyte)} MiB`;
-      return good(outcome, `${size / megabyte} MiB`);
+      if (outcome.hung) return 'it did not end';
+      // Some filters work slowly: what counts here is what they hold.
+      return outcome.slow ? undefined : good(outcome, `${size / megabyte} MiB`);
     },
   },
 ];

@@ -10,6 +10,8 @@ export interface Outcome {
   milliseconds: number;
   /** It did not end in time and was killed. */
   hung: boolean;
+  /** Its reader left, because it was not done in the time it was given. */
+  slow?: boolean;
 }
 
 /** No run of the kit should come near this. */
@@ -62,14 +64,14 @@ export interface Stall {
 }
 
 /**
- * Run a program whose output nobody reads: for `pause` ms (then all is read), or, with `close`, never, the output
- * being closed after its first bytes.
+ * Run a program whose output nobody reads: for `pause` ms (then it is read, for `patience` ms at most), or, with
+ * `close`, never, the output being closed after its first bytes.
  */
 export function runStalled(
   path: string,
   args: readonly string[],
   input: (write: (chunk: Uint8Array) => Promise<boolean>) => Promise<void>,
-  how: { pause?: number; close?: boolean },
+  how: { pause?: number; patience?: number; close?: boolean },
 ): Promise<Stall> {
   return new Promise((resolve) => {
     const start = performance.now();
@@ -77,6 +79,7 @@ export function runStalled(
     let stderr = '';
     let peak = 0;
     let hung = false;
+    let slow = false;
     const output: Buffer[] = [];
     const watch = setInterval(() => (peak = Math.max(peak, treeMemory(child.pid!))), 100);
     const timer = setTimeout(() => {
@@ -89,6 +92,14 @@ export function runStalled(
       child.stdout.once('data', () => child.stdout.destroy());
     } else {
       child.stdout.pause();
+      const leave = setTimeout(
+        () => {
+          slow = true;
+          child.stdout.destroy();
+        },
+        how.pause! + how.patience!,
+      );
+      child.on('close', () => clearTimeout(leave));
       setTimeout(() => {
         peak = Math.max(peak, treeMemory(child.pid!));
         child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
@@ -107,6 +118,7 @@ export function runStalled(
         stderr,
         milliseconds,
         hung,
+        slow,
       };
       resolve({ outcome, peak });
     });
