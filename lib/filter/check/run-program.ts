@@ -92,13 +92,10 @@ export function runStalled(
       child.stdout.once('data', () => child.stdout.destroy());
     } else {
       child.stdout.pause();
-      const leave = setTimeout(
-        () => {
-          slow = true;
-          child.stdout.destroy();
-        },
-        how.pause! + how.patience!,
-      );
+      const leave = setTimeout(() => {
+        slow = true;
+        child.stdout.destroy();
+      }, how.pause! + how.patience!);
       child.on('close', () => clearTimeout(leave));
       setTimeout(() => {
         peak = Math.max(peak, treeMemory(child.pid!));
