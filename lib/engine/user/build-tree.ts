@@ -11,6 +11,7 @@
  * their place.
  */
 import { native } from '../../../native/index.ts';
+import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { CLONE, PTRACE, SYS } from './abi.ts';
 import { type ImageRecords, needed, type TreeEntry } from './image-records.ts';
@@ -144,14 +145,14 @@ class TreeBuilder {
       parent !== undefined && parent[key] === own[key];
     for (const key of ['mm', 'files', 'fs', 'handlers'] as const) {
       if (shared(key)) continue;
+      // A clone hands it down from parent to child; who has it from nobody must be the only one.
       const other = [...this.#image.processes.values()].find(
-        ({ record }) =>
-          record.pid !== own.pid && record[key] === own[key] && this.#plans.get(record.pid)?.ppid !== own.pid,
+        ({ record }) => record.pid !== own.pid && record[key] === own[key] && !this.#inherits(record, key),
       );
       if (other)
         throw new PodError(
           'cannot-restart',
-          `processes ${own.pid} and ${other.record.pid} share their ${key} but are not parent and child, which is not handled yet`,
+          `processes ${own.pid} and ${other.record.pid} share their ${key} but not by way of their parents, which is not handled yet`,
         );
     }
     return (
@@ -160,6 +161,11 @@ class TreeBuilder {
       (shared('fs') ? CLONE.fs : 0) |
       (shared('handlers') ? CLONE.sighand : 0)
     );
+  }
+
+  #inherits(record: Records['process'], key: 'mm' | 'files' | 'fs' | 'handlers'): boolean {
+    const parent = this.#plans.get(record.pid)?.ppid ?? 0;
+    return this.#image.processes.get(parent)?.record[key] === record[key];
   }
 
   /** Forked by a helper out of a member of their session, whose end makes them pid 1's children. */

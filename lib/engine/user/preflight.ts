@@ -20,6 +20,7 @@ const knownFeatures = new Set([
   'posix-timers',
   'rseq',
   'waitid',
+  'thread-groups',
 ]);
 
 export function checkMachine(hello: Records['hello']): void {
