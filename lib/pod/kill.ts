@@ -1,9 +1,10 @@
 /** Ending a pod, or sending its session a signal. */
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { native } from '../../native/index.ts';
 import { PodError } from '../stream/error.ts';
 import { connectPod } from './console.ts';
-import { isAlive } from './proc.ts';
+import { isAlive, pidNamespace, processesByNamespace, readStat, tracerOf } from './proc.ts';
 import { type PodEntry, sweep } from './registry.ts';
 
 /**
@@ -24,8 +25,31 @@ export async function killPod(entry: PodEntry): Promise<void> {
 
 /** Resolves when no process of the pod is left. */
 export async function waitGone(entry: PodEntry): Promise<void> {
-  for (let pause = 1; isAlive(entry.init, entry.initStart); pause = Math.min(pause * 2, 50))
+  const space = pidNamespace(entry.init);
+  for (let pause = 1; isAlive(entry.init, entry.initStart); pause = Math.min(pause * 2, 50)) {
+    if (pause > 4) reapTracees(space);
     await sleep(pause);
+  }
+}
+
+const wait4Number = 61;
+const noHangAllKinds = 0x4000_0001; // WNOHANG | __WALL
+
+/**
+ * A task that died while we traced it (a restart that failed half-way) stays a zombie until its tracer, us, has
+ * seen it; pid 1 waits for that.
+ */
+function reapTracees(space: string | undefined): void {
+  if (space === undefined) return;
+  for (const pid of processesByNamespace().get(space) ?? []) {
+    const stat = readStat(pid);
+    if (stat?.state !== 'Z' || tracerOf(pid) !== process.pid) continue;
+    try {
+      native().syscall(wait4Number, pid, null, noHangAllKinds, null);
+    } catch {
+      // Somebody else saw it first.
+    }
+  }
 }
 
 /** Send a signal to the main process's group. */

@@ -61,6 +61,15 @@ export function innerPid(pid: number): number | undefined {
   }
 }
 
+/** Pid of the process that traces this one; 0 for none. */
+export function tracerOf(pid: number): number {
+  try {
+    return Number(/^TracerPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
 /** Proportional set size in bytes (shared pages counted once over their users); 0 when it cannot be read. */
 export function memoryOf(pid: number): number {
   try {
