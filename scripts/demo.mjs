@@ -150,9 +150,9 @@ async function demo() {
   console.log(color('2', `${restarted.ms} ms`));
   const afterFile = join(scratch, 'after.log');
   watcher = record(afterFile);
-  await sleep(300);
-  const first = Math.min(...chainsIn(readFileSync(afterFile, 'utf8')).keys());
-  const after = await untilGeneration((Number.isFinite(first) ? first : 0) + 30);
+  let first;
+  while ((first = Math.min(...chainsIn(readFileSync(afterFile, 'utf8')).keys())) === Infinity) await sleep(50);
+  const after = await untilGeneration(first + 30);
   console.log(after.text);
 
   say('is it the same game?');
