@@ -151,7 +151,8 @@ async function demo() {
   const afterFile = join(scratch, 'after.log');
   watcher = record(afterFile);
   let first;
-  while ((first = Math.min(...chainsIn(readFileSync(afterFile, 'utf8')).keys())) === Infinity) await sleep(50);
+  while ((first = Math.min(...chainsIn(readFileSync(afterFile, 'utf8')).keys())) === Infinity)
+    await sleep(50);
   const after = await untilGeneration(first + 30);
   console.log(after.text);
 
