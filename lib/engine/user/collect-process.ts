@@ -318,8 +318,8 @@ export function treeEntry(
   return {
     pid: process.innerPid,
     ppid: view.innerPid(process.parent),
-    pgid: keep(process.zombie ? Number(statField(fields, 5)) : inner(status, 'NSpgid')),
-    sid: keep(process.zombie ? Number(statField(fields, 6)) : inner(status, 'NSsid')),
+    pgid: keep(inner(status, 'NSpgid')),
+    sid: keep(inner(status, 'NSsid')),
     state: process.zombie ? 'zombie' : stopSignal ? 'stopped' : 'alive',
     comm: comm.slice(0, 16),
     exitSignal: Number(statField(fields, 38)),

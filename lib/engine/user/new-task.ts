@@ -13,11 +13,14 @@ export class NewTask {
   /** Tid in the session. */
   readonly inner: number;
   site: CallSite;
+  /** All tasks that come from the same builder and are still traced: who gives up must reap them. */
+  readonly family: Set<number>;
 
-  constructor(tid: number, inner: number, site: CallSite) {
+  constructor(tid: number, inner: number, site: CallSite, family: Set<number> = new Set()) {
     this.tid = tid;
     this.inner = inner;
     this.site = site;
+    this.family = family.add(tid);
   }
 
   /** System calls in this task, at its present call site. */
@@ -54,7 +57,7 @@ export class NewTask {
     const stop = native().waitStop(tid, 5000);
     if (stop?.state !== 'stopped') throw new PodError('other', `${what} did not come up`);
     native().setSignalMask(tid, allSignals);
-    return new NewTask(tid, inner, this.site);
+    return new NewTask(tid, inner, this.site, this.family);
   }
 
   /** End the task with a wait status (waitpid(2)), and reap it as its tracer: a zombie remains for its parent. */
@@ -87,7 +90,10 @@ export class NewTask {
     for (;;) {
       const stop = native().waitStop(this.tid, 5000);
       if (!stop) throw new PodError('other', `task ${this.inner} did not end`);
-      if (stop.state === 'exited') return;
+      if (stop.state === 'exited') {
+        this.family.delete(this.tid);
+        return;
+      }
       native().resume(this.tid, PTRACE.cont, stop.event === 0 && stop.signal === signal ? signal : 0);
     }
   }

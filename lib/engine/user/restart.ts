@@ -24,7 +24,7 @@ import { Injector, readThreadState, type ThreadState } from './inject.ts';
 import { NewTask } from './new-task.ts';
 import { closeLocal } from './objects/local-calls.ts';
 import { checkFiles, checkMachine, memoryAtHand } from './preflight.ts';
-import { listDescriptors, readAreas } from './proc.ts';
+import { isGone, listDescriptors, readAreas } from './proc.ts';
 import type { Remote } from './remote.ts';
 
 /** The pod in which the session is rebuilt: pid 1 in its loop, nothing else. */
@@ -269,14 +269,12 @@ class Builder {
     return tree.main;
   }
 
+  /** Kill everything made so far, and reap it: a tracer's dead hold up the end of their pid namespace. */
   destroy(): void {
     for (const fd of this.#segments.values()) closeLocal(fd);
     this.#segments.clear();
-    try {
-      process.kill(this.#pod.initPid, 'SIGKILL');
-    } catch {
-      // It is gone already.
-    }
+    kill(this.#pod.initPid);
+    for (const tid of this.#init?.task.family ?? []) reap(tid);
   }
 
   /** pod-init becomes the builder; the calls made in it leave no trace (inject.ts). */
@@ -362,5 +360,21 @@ class Builder {
     leave();
     injector.finish(task.tid, state);
     detach(task.tid);
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (cause) {
+    if (!isGone(cause)) throw cause;
+  }
+}
+
+function reap(tid: number): void {
+  try {
+    for (let stop = native().waitStop(tid, 2000); stop?.state === 'stopped'; stop = native().waitStop(tid, 2000));
+  } catch {
+    // Not ours any more.
   }
 }
