@@ -373,7 +373,11 @@ function kill(pid: number): void {
 
 function reap(tid: number): void {
   try {
-    for (let stop = native().waitStop(tid, 2000); stop?.state === 'stopped'; stop = native().waitStop(tid, 2000));
+    for (
+      let stop = native().waitStop(tid, 2000);
+      stop?.state === 'stopped';
+      stop = native().waitStop(tid, 2000)
+    );
   } catch {
     // Not ours any more.
   }
