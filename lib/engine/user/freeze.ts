@@ -86,11 +86,13 @@ export class Freezer {
   }
 
   #release(): void {
-    for (const tid of this.#seized.keys()) {
+    // Threads before their leaders: a leader is only seen to end when its threads are.
+    for (const tid of [...this.#seized.keys()].reverse()) {
       try {
         native().resume(tid, PTRACE.detach, 0);
       } catch (cause) {
         if (!isGone(cause)) throw cause;
+        reap(tid);
       }
     }
     this.#seized.clear();
@@ -217,5 +219,18 @@ export class Freezer {
       'a session is dumped by its own user or by root',
       { cause },
     );
+  }
+}
+
+/** A task that was killed under us stays a zombie, and its parent waits, until its tracer has taken note. */
+function reap(tid: number): void {
+  try {
+    for (;;) {
+      const stop = native().waitStop(tid, stopTimeout);
+      if (!stop || stop.state === 'exited') return;
+      native().resume(tid, PTRACE.cont, 0);
+    }
+  } catch {
+    // It is gone altogether.
   }
 }
