@@ -1,7 +1,7 @@
 /**
  * An address space, rebuilt inside a task that was forked from the builder: everything of the builder's is
- * unmapped, the kernel's vdso goes where the session knew it, the areas are mapped writable, filled while the pages
- * come in, and get their real protection when the stream has ended.
+ * unmapped, the kernel's vdso goes where the session knew it, the areas are mapped, and filled while the pages come
+ * in: those that are not writable through /proc/PID/mem, which a tracer may.
  *
  * Meanwhile the task's calls run from a small area of our own in a gap of both address spaces. It goes last: a call
  * that unmaps the very instruction it came from is fine for a task that never returns to it.
@@ -53,25 +53,19 @@ export class SpaceBuilder {
     return this.#task.site;
   }
 
-  /** Real protections, advice, locks; then the call site is all that is not the session's. */
+  /** Advice and locks; then the call site is all that is not the session's. */
   finish(): void {
     const { remote } = this.#task;
     const calls: Word[][] = [];
     for (const area of this.#space.areas) {
       const length = area.end - area.start;
-      if (fillProtection(area) !== area.prot) calls.push([SYS.mprotect, area.start, length, area.prot]);
       for (const advice of area.advice ?? [])
         calls.push([SYS.madvise, area.start, length, adviceNumbers[advice]]);
       if (area.locked || area.lockOnFault)
         calls.push([SYS.mlock2, area.start, length, area.lockOnFault ? 1 : 0]);
     }
-    run(remote, calls, (index, errno) => {
+    run(remote, calls, (index) => {
       const call = calls[index]!;
-      if (call[0] === SYS.mprotect)
-        throw new PodError(
-          'cannot-restart',
-          `memory at ${hex(call[1]!)} can't be given its protection (errno ${errno})`,
-        );
       this.#warn(
         `memory at ${hex(call[1]!)}: ${call[0] === SYS.mlock2 ? 'could not be locked' : 'advice could not be given'}`,
       );
@@ -202,7 +196,7 @@ export class SpaceBuilder {
           SYS.mmap,
           area.start,
           length,
-          fillProtection(area),
+          area.prot,
           flags | MAP.private | MAP.anonymous,
           -1,
           0,
@@ -228,7 +222,7 @@ export class SpaceBuilder {
           SYS.mmap,
           area.start,
           length,
-          fillProtection(area),
+          area.prot,
           flags | (area.shared ? MAP.shared : MAP.private),
           open.fd,
           area.offset ?? 0n,
@@ -300,13 +294,6 @@ const adviceNumbers = {
 } as const;
 
 const hex = (word: Word) => word.toString(16);
-
-/** Private memory must be writable to be filled; a shared mapping is filled through its object. */
-function fillProtection(area: Area): number {
-  return area.shared || area.kind === 'vdso' || area.kind === 'vvar'
-    ? area.prot
-    : area.prot | PROT.read | PROT.write;
-}
 
 function overlaps(a: Range, b: Range): boolean {
   return a.start < b.end && b.start < a.end;

@@ -173,19 +173,12 @@ function setScheduling(
   if (wanted.policy !== SCHED_OTHER) calls.push([SYS.sched_setscheduler, 0, wanted.policy, parameter]);
   if (wanted.nice !== 0) calls.push([SYS.setpriority, 0, 0, wanted.nice]);
   if (wanted.ioprio) calls.push([SYS.ioprio_set, 1, 0, wanted.ioprio]);
-  if (wanted.affinity && restricts(wanted.affinity)) {
+  if (wanted.affinity) {
     calls.push([SYS.sched_setaffinity, 0, wanted.affinity.length, remote.put(wanted.affinity)]);
   }
   run(remote, calls, (index) =>
     warn(`thread ${task.inner}: scheduling call ${calls[index]![0]} is not allowed here`),
   );
-}
-
-/** A mask of all processors of the old machine means no restriction. */
-function restricts(mask: Uint8Array): boolean {
-  const bits = mask.reduce((sum, byte) => sum + byte.toString(2).replaceAll('0', '').length, 0);
-  const highest = mask.reduce((top, byte, index) => (byte ? index * 8 + (31 - Math.clz32(byte)) : top), -1);
-  return bits !== highest + 1;
 }
 
 /** credentials(7), in the order in which each step is still allowed. */

@@ -1,5 +1,6 @@
 /** Processes and threads: what /proc tells, what ptrace tells, and what only the task itself can be asked. */
 import { readFileSync, readlinkSync } from 'node:fs';
+import { cpus } from 'node:os';
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
@@ -281,10 +282,16 @@ function readScheduling(tid: number, nice: number, timerSlackNs: bigint): Thread
     policy,
     nice,
     priority: new DataView(parameter.buffer).getInt32(0, true),
-    affinity: affinity.slice(0, length),
+    ...(isRestricted(affinity) ? { affinity: affinity.slice(0, length) } : {}),
     ioprio: Number(addon.syscall(SYS.ioprio_get, 1, tid)),
     timerSlackNs,
   };
+}
+
+/** Whether a mask leaves out a processor that is there: all of them means no wish, on any machine. */
+function isRestricted(mask: Uint8Array): boolean {
+  const set = mask.reduce((sum, byte) => sum + byte.toString(2).replaceAll('0', '').length, 0);
+  return set < cpus().length;
 }
 
 /** Root, working directory, umask. */

@@ -51,7 +51,7 @@ const attempts = 12;
 const gone = Symbol('gone');
 
 export class Freezer {
-  readonly #seized = new Map<number, number>();
+  readonly #seized = new Set<number>();
   readonly #options: number;
   #thawed = false;
 
@@ -85,17 +85,19 @@ export class Freezer {
     this.#release();
   }
 
+  /** A task that has not come to its stop can't be detached: it stays seized, and is waited for the next time. */
   #release(): void {
     // Threads before their leaders: a leader is only seen to end when its threads are.
-    for (const tid of [...this.#seized.keys()].reverse()) {
+    for (const tid of [...this.#seized].reverse()) {
       try {
         native().resume(tid, PTRACE.detach, 0);
       } catch (cause) {
         if (!isGone(cause)) throw cause;
+        if (!this.#thawed && isAlive(tid)) continue;
         reap(tid);
       }
+      this.#seized.delete(tid);
     }
-    this.#seized.clear();
   }
 
   #tryFreeze(roots: readonly number[]): FrozenProcess[] | number {
@@ -182,14 +184,16 @@ export class Freezer {
 
   #stopTask(pid: number, tid: number): Stop | undefined | typeof gone {
     const addon = native();
-    try {
-      addon.seize(tid, this.#options);
-    } catch (cause) {
-      if (isGone(cause)) return gone;
-      throw this.#seizeFailure(pid, tid, cause);
+    if (!this.#seized.has(tid)) {
+      try {
+        addon.seize(tid, this.#options);
+      } catch (cause) {
+        if (isGone(cause)) return gone;
+        throw this.#seizeFailure(pid, tid, cause);
+      }
+      this.#seized.add(tid);
+      addon.interrupt(tid);
     }
-    this.#seized.set(tid, pid);
-    addon.interrupt(tid);
     for (;;) {
       const stop = addon.waitStop(tid, stopTimeout);
       if (stop === undefined) return undefined;
@@ -232,5 +236,14 @@ function reap(tid: number): void {
     }
   } catch {
     // It is gone altogether.
+  }
+}
+
+function isAlive(tid: number): boolean {
+  try {
+    const state = readStat(tid).fields[0];
+    return state !== 'Z' && state !== 'X';
+  } catch {
+    return false;
   }
 }

@@ -240,23 +240,30 @@ export class Injector {
     addon.setRegisters(tid, endedOnlyByStop(state.registers) ? state.resumable : state.registers);
   }
 
+  /**
+   * Where the kernel would put a signal frame: below the red zone of the thread's stack. A program may run on a stack
+   * too small for one; then any private memory will do for the moment, since all of it comes back.
+   */
+  #frameRoom(tid: number, state: ThreadState): { address: bigint; below: Uint8Array } {
+    const length = BigInt(state.extended.length + 1024);
+    const tops = [registerWords(state.registers)[REG.rsp]! - 128n, ...this.#areas.filter(isPrivateMemory).map((area) => area.end)];
+    for (const top of tops) {
+      const address = (top - length) & ~63n;
+      const below = new Uint8Array(Number(top - address));
+      try {
+        native().readMemory(tid, address, below);
+        return { address, below };
+      } catch {
+        // Not mapped that far down: the next place.
+      }
+    }
+    throw new PodError('cannot-checkpoint', `${describeProcess(this.#pid)} has no memory to work from`);
+  }
+
   /** A call with the frame on the task's own stack; what lay there comes back. */
   #onStack(tid: number, state: ThreadState, body: (remote: Remote) => void): void {
     const addon = native();
-    const stackPointer = registerWords(state.registers)[REG.rsp]!;
-    const length = BigInt(state.extended.length + 1024);
-    const address = (stackPointer - 128n - length) & ~63n;
-    const below = new Uint8Array(Number(stackPointer - address));
-    try {
-      addon.readMemory(tid, address, below);
-    } catch (cause) {
-      throw new PodError(
-        'cannot-checkpoint',
-        `thread ${tid} of ${describeProcess(this.#pid)} has no room on its stack`,
-        'try again in a moment',
-        { cause },
-      );
-    }
+    const { address, below } = this.#frameRoom(tid, state);
     const pointer = this.#enter(tid, state, address);
     try {
       body(new Remote(tid, this.#template(state, pointer), 0n, 0));
@@ -265,6 +272,10 @@ export class Injector {
       addon.writeMemory(tid, address, below);
     }
   }
+}
+
+function isPrivateMemory(area: MappedArea): boolean {
+  return area.permissions === 'rw-p' && (area.path === '' || area.path === '[heap]') && area.end - area.start >= 1n << 16n;
 }
 
 /** Whether a thread's stack pointer leaves room for a frame; the best thread to start with lies on a large stack. */
