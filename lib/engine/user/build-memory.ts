@@ -192,15 +192,7 @@ export class SpaceBuilder {
       const length = area.end - area.start;
       const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
       if (area.kind === 'anonymous') {
-        calls.push([
-          SYS.mmap,
-          area.start,
-          length,
-          area.prot,
-          flags | MAP.private | MAP.anonymous,
-          -1,
-          0,
-        ]);
+        calls.push([SYS.mmap, area.start, length, area.prot, flags | MAP.private | MAP.anonymous, -1, 0]);
       } else if (area.kind === 'shm') {
         calls.push([
           SYS.mmap,

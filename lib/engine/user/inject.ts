@@ -246,7 +246,10 @@ export class Injector {
    */
   #frameRoom(tid: number, state: ThreadState): { address: bigint; below: Uint8Array } {
     const length = BigInt(state.extended.length + 1024);
-    const tops = [registerWords(state.registers)[REG.rsp]! - 128n, ...this.#areas.filter(isPrivateMemory).map((area) => area.end)];
+    const tops = [
+      registerWords(state.registers)[REG.rsp]! - 128n,
+      ...this.#areas.filter(isPrivateMemory).map((area) => area.end),
+    ];
     for (const top of tops) {
       const address = (top - length) & ~63n;
       const below = new Uint8Array(Number(top - address));
@@ -275,7 +278,11 @@ export class Injector {
 }
 
 function isPrivateMemory(area: MappedArea): boolean {
-  return area.permissions === 'rw-p' && (area.path === '' || area.path === '[heap]') && area.end - area.start >= 1n << 16n;
+  return (
+    area.permissions === 'rw-p' &&
+    (area.path === '' || area.path === '[heap]') &&
+    area.end - area.start >= 1n << 16n
+  );
 }
 
 /** Whether a thread's stack pointer leaves room for a frame; the best thread to start with lies on a large stack. */
