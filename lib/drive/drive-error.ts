@@ -32,8 +32,8 @@ const gone = new Set(['ENOENT', 'ESTALE', 'ENODEV', 'ENXIO', 'ENOTCONN', 'ESHUTD
 /** A failed system call on the drive as a PodError `drive` (exit 13). Other PodErrors pass. */
 export function driveError(cause: unknown, folder: string): PodError {
   if (cause instanceof PodError) return cause;
-  const { code } = cause as NodeJS.ErrnoException;
-  if (code === undefined) return PodError.from(cause);
+  const { code, syscall } = cause as NodeJS.ErrnoException;
+  if (code === undefined || syscall === undefined) return PodError.from(cause);
   const known = causes[code];
   if (known) return new PodError('drive', known[0](folder), known[1], { cause });
   if (gone.has(code)) return goneError(folder, cause);

@@ -63,33 +63,18 @@ export class PodFolder {
   /** Open the folder; with `create` make it (not its parents: they are the drive, and it may not be mounted). */
   static open(folder: string, options: { create?: boolean } = {}): PodFolder {
     const path = resolve(folder);
-    let created = false;
-    if (options.create && statSync(path, { throwIfNoEntry: false }) === undefined) {
-      onDrive(path, () => {
-        const parent = dirname(path);
-        if (statSync(parent, { throwIfNoEntry: false }) === undefined) {
-          throw new PodError('drive', `there is no folder ${parent}`, 'is the drive plugged in and mounted?');
-        }
-        mkdirSync(path);
-        created = true;
-        const fd = openSync(parent, constants.O_RDONLY | constants.O_DIRECTORY);
-        try {
-          syncDirectory(fd);
-        } finally {
-          closeSync(fd);
-        }
-      });
-    } else if (statSync(path, { throwIfNoEntry: false }) === undefined) {
-      throw new PodError(
-        'drive',
-        `there is no folder ${path}`,
-        'is the drive plugged in and mounted? the argument is the folder of one pod, as in /media/stick/quake',
-      );
-    }
-    return onDrive(
-      path,
-      () => new PodFolder(path, openSync(path, constants.O_RDONLY | constants.O_DIRECTORY), created),
-    );
+    return onDrive(path, () => {
+      const missing = statSync(path, { throwIfNoEntry: false }) === undefined;
+      if (missing && options.create) makeDurably(path);
+      else if (missing) {
+        throw new PodError(
+          'drive',
+          `there is no folder ${path}`,
+          'is the drive plugged in and mounted? the argument is the folder of one pod, as in /media/stick/quake',
+        );
+      }
+      return new PodFolder(path, openSync(path, constants.O_RDONLY | constants.O_DIRECTORY), missing);
+    });
   }
 
   close(): void {
@@ -252,6 +237,19 @@ export class PodFolder {
 
   #at(name: string): string {
     return `/proc/self/fd/${this.#fd}/${name}`;
+  }
+}
+
+function makeDurably(path: string): void {
+  const parent = dirname(path);
+  if (statSync(parent, { throwIfNoEntry: false }) === undefined)
+    throw new PodError('drive', `there is no folder ${parent}`, 'is the drive plugged in and mounted?');
+  mkdirSync(path);
+  const fd = openSync(parent, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    syncDirectory(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 
