@@ -77,7 +77,10 @@ static struct epoll_event got;
 
 static void *block(void *argument) {
 	(void)argument;
-	EQUAL(epoll_wait(waited, &got, 1, -1), 1);
+	/* The kernel interrupts it at every stop of the task (signal(7)). */
+	int result;
+	while ((result = epoll_wait(waited, &got, 1, -1)) == -1 && errno == EINTR) continue;
+	EQUAL(result, 1);
 	wait_over = true;
 	return NULL;
 }
