@@ -91,11 +91,13 @@ export async function runCampaign({ program: name, rounds, progress }: Campaign)
     for (let i = 0; i < 3; i++) {
       const { whole, seized } = await measure(pid);
       // The fastest: on a busy machine the others would send most kills behind the end.
-      if (result.dumpMs === 0 || whole < result.dumpMs) Object.assign(result, { dumpMs: whole, seizedMs: seized });
+      if (result.dumpMs === 0 || whole < result.dumpMs)
+        Object.assign(result, { dumpMs: whole, seizedMs: seized });
     }
     await running.beatOn();
     for (let attempts = 0; result.rounds < rounds; attempts++) {
-      if (attempts > rounds * 3) throw new Error(`only ${result.rounds} of ${attempts} kills found a dump at work`);
+      if (attempts > rounds * 3)
+        throw new Error(`only ${result.rounds} of ${attempts} kills found a dump at work`);
       const child = spawn(process.execPath, [podDump(), String(pid)], { stdio: 'ignore' });
       const ended = new Promise<string | number>((resolve) =>
         child.on('exit', (code, signal) => resolve(signal ?? code ?? 'gone')),
