@@ -11,7 +11,7 @@
  */
 import { pathToFileURL } from 'node:url';
 import { runCommand } from '../../lib/cli/main.ts';
-import { type Area, openFileKinds, type TreeEntry } from '../../lib/image/model.ts';
+import { type Area, type IntervalTimer, openFileKinds, type TreeEntry } from '../../lib/image/model.ts';
 import { type Records, readRecord } from '../../lib/image/record.ts';
 import { findNewObject } from '../../lib/image/upgrade/new-objects.ts';
 import { DescriptorSink, pump } from '../../lib/stream/descriptor.ts';
@@ -308,6 +308,17 @@ class As24 implements FrameHandler {
     if (changed) this.#writer.frame(frame.kind, frame.flags, frame.metaBytes, bytes);
     else this.#writer.forward(frame);
   }
+}
+
+/**
+ * A periodic timer of 2.6 that has run out stands at 0 until its signal is taken; one of 2.4 was wound up again
+ * at once.
+ */
+function turnTimer({ valueNs, intervalNs }: IntervalTimer): NonNullable<Records['thread']['itimerReal']> {
+  return {
+    valueJiffies: jiffies(valueNs === 0n ? intervalNs : valueNs),
+    intervalJiffies: jiffies(intervalNs),
+  };
 }
 
 /** Never earlier than it was. */

@@ -337,7 +337,10 @@ export function armTimers(task: NewTask, record: Records['process']): void {
   for (const timer of record.itimers ?? []) {
     remote.reset();
     const us = (ns: bigint) => [ns / second, (ns % second) / 1000n] as const;
-    const words = new BigInt64Array([...us(timer.intervalNs), ...us(timer.valueNs)]);
+    // A periodic timer that has run out is wound up when its signal, pending now, is taken; a value of 0 would
+    // disarm it. One whole period is what it then gets.
+    const value = timer.valueNs === 0n ? timer.intervalNs : timer.valueNs;
+    const words = new BigInt64Array([...us(timer.intervalNs), ...us(value)]);
     remote.call('setitimer', SYS.setitimer, timer.which, remote.put(new Uint8Array(words.buffer)), 0);
   }
 }
