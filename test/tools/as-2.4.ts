@@ -268,14 +268,7 @@ class As24 implements FrameHandler {
           pid: thread.tid,
           scheduling: { ...scheduling, counter: defaultTicks },
           ...(pending.length > 0 ? { pending } : {}),
-          ...(leader && real
-            ? {
-                itimerReal: {
-                  valueJiffies: jiffies(real.valueNs),
-                  intervalJiffies: jiffies(real.intervalNs),
-                },
-              }
-            : {}),
+          ...(leader && real ? { itimerReal: turnTimer(real) } : {}),
         },
       },
     ];
