@@ -69,7 +69,7 @@ export const filter = defineFilter({
           : points.map((point) => wrapForRecipient(fileKey, point)),
       output,
     );
-    if (passphrase) sodium().sodium_memzero(passphrase);
+    if (passphrase) sodium().sodium_free(passphrase);
     return { params: { format: 'age' }, sink: encoder };
   },
   decode(params, values, output) {
@@ -84,8 +84,8 @@ export const filter = defineFilter({
     const source = passphraseSource(values);
     const passphrase = source === undefined ? undefined : readPassphrase(source, false);
     const wipe = (): void => {
-      for (const { secret } of identities) sodium().sodium_memzero(secret);
-      if (passphrase) sodium().sodium_memzero(passphrase);
+      for (const { secret } of identities) sodium().sodium_free(secret);
+      if (passphrase) sodium().sodium_free(passphrase);
     };
     return new AgeDecoder((header) => {
       try {

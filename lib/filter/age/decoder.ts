@@ -91,7 +91,7 @@ export class AgeDecoder implements Sink {
     }
     const fileKey = this.#unwrap(parseHeader(this.#head.subarray(0, end)));
     const { key, wipe } = derivePayloadKey(fileKey, this.#head.subarray(end, end + nonceLength));
-    sodium().sodium_memzero(fileKey);
+    sodium().sodium_free(fileKey);
     const open = makeOpenJob({ key });
     const stage = new ParallelStage({
       inputSize: batchInput,

@@ -24,7 +24,7 @@ export class AgeEncoder implements Sink {
     sodium().randombytes_buf(nonce);
     this.#head = Buffer.concat([Buffer.from(formatHeader(fileKey, wrap(fileKey)), 'latin1'), nonce]);
     this.#key = derivePayloadKey(fileKey, nonce);
-    sodium().sodium_memzero(fileKey);
+    sodium().sodium_free(fileKey);
     const params = { key: this.#key.key };
     this.#stage = new ParallelStage({
       inputSize: batchInput,

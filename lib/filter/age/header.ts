@@ -53,6 +53,7 @@ function open(key: Uint8Array, body: Uint8Array): Buffer | undefined {
     sodium().crypto_aead_chacha20poly1305_ietf_decrypt(fileKey, null, body, null, zeroNonce, key);
     return fileKey;
   } catch {
+    sodium().sodium_free(fileKey);
     return undefined;
   }
 }
@@ -69,11 +70,12 @@ function wrapKey(
     // Throws on points of low order, where the shared secret would be zero.
     sodium().crypto_scalarmult(shared, secret, other);
   } catch {
+    sodium().sodium_free(shared);
     return undefined;
   }
   const key = sodium().sodium_malloc(32);
   hkdf(key, shared, Buffer.concat([share, point]), x25519Info);
-  sodium().sodium_memzero(shared);
+  sodium().sodium_free(shared);
   return key;
 }
 
@@ -83,10 +85,10 @@ export function wrapForRecipient(fileKey: Uint8Array, point: Uint8Array): Stanza
   const share = new Uint8Array(32);
   sodium().crypto_scalarmult_base(share, ephemeral);
   const key = wrapKey(ephemeral, point, share, point);
-  sodium().sodium_memzero(ephemeral);
+  sodium().sodium_free(ephemeral);
   if (!key) throw new PodError('usage', 'a recipient is not a valid public key', 'ask for it again');
   const body = seal(key, fileKey);
-  sodium().sodium_memzero(key);
+  sodium().sodium_free(key);
   return { args: ['X25519', base64(share)], body };
 }
 
@@ -104,7 +106,7 @@ function headerMac(fileKey: Uint8Array, header: string): Buffer {
   const key = sodium().sodium_malloc(32);
   hkdf(key, fileKey, new Uint8Array(0), 'header');
   const mac = hmac(key, header);
-  sodium().sodium_memzero(key);
+  sodium().sodium_free(key);
   return mac;
 }
 
@@ -189,7 +191,7 @@ function unwrapX25519({ args, body }: Stanza, identities: readonly Identity[]): 
     const key = wrapKey(secret, share, share, point);
     if (!key) throw damaged('an X25519 share is of low order');
     const fileKey = open(key, body);
-    sodium().sodium_memzero(key);
+    sodium().sodium_free(key);
     if (fileKey) return fileKey;
   }
   return undefined;
@@ -234,7 +236,7 @@ export function unwrapFileKey(header: Header, keys: Keys): Buffer {
           : undefined;
     if (!fileKey) continue;
     if (sodium().sodium_memcmp(headerMac(fileKey, header.covered), header.mac)) return fileKey;
-    sodium().sodium_memzero(fileKey);
+    sodium().sodium_free(fileKey);
     throw damaged('its MAC is wrong');
   }
   throw new PodError(

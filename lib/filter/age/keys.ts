@@ -10,7 +10,7 @@ import { sodium } from './sodium.ts';
 
 const mostKeyBytes = 1 << 20;
 
-/** A small file, from its path or an open descriptor. */
+/** A small file, from its path or an open descriptor, in sodium's memory. */
 function readSmall(source: string | number, what: string): Buffer {
   const name = typeof source === 'number' ? `descriptor ${source}` : source;
   let fd: number | undefined;
@@ -24,15 +24,22 @@ function readSmall(source: string | number, what: string): Buffer {
     }
     fd = typeof source === 'number' ? source : openSync(source, 'r');
     if (fstatSync(fd).isDirectory()) throw new PodError('usage', `the ${what} ${name} is a directory`);
-    const bytes = sodium().sodium_malloc(mostKeyBytes + 1);
+    const scratch = Buffer.alloc(mostKeyBytes + 1);
     let length = 0;
-    for (;;) {
-      const got = readSync(fd, bytes, length, bytes.length - length, null);
-      length += got;
-      if (length > mostKeyBytes) {
-        throw new PodError('usage', `the ${what} ${name} is larger than 1 MiB`, 'is it the right file');
+    try {
+      for (;;) {
+        const got = readSync(fd, scratch, length, scratch.length - length, null);
+        length += got;
+        if (length > mostKeyBytes) {
+          throw new PodError('usage', `the ${what} ${name} is larger than 1 MiB`, 'is it the right file');
+        }
+        if (got === 0) break;
       }
-      if (got === 0) return bytes.subarray(0, length);
+      const bytes = sodium().sodium_malloc(length);
+      bytes.set(scratch.subarray(0, length));
+      return bytes;
+    } finally {
+      sodium().sodium_memzero(scratch.subarray(0, length));
     }
   } catch (cause) {
     if (cause instanceof PodError) throw cause;
@@ -70,7 +77,10 @@ export function parseRecipient(text: string, where: string): Uint8Array {
 
 /** Recipients of a file, one a line. */
 export function readRecipients(path: string): Uint8Array[] {
-  const found = lines(readSmall(path, 'recipients file')).map((line, index) =>
+  const bytes = readSmall(path, 'recipients file');
+  const rows = lines(bytes);
+  sodium().sodium_free(bytes);
+  const found = rows.map((line, index) =>
     parseRecipient(line, `recipient ${index + 1} of ${path}`),
   );
   if (found.length === 0) {
@@ -117,7 +127,7 @@ export function readIdentities(path: string): Identity[] {
     sodium().crypto_scalarmult_base(point, secret);
     return { secret, point };
   });
-  sodium().sodium_memzero(bytes);
+  sodium().sodium_free(bytes);
   if (found.length === 0) throw new PodError('usage', `the key file ${path} holds no key`);
   return found;
 }
@@ -154,7 +164,7 @@ export function readPassphrase(source: string | number, strict: boolean): Buffer
     }
     const passphrase = sodium().sodium_malloc(length);
     passphrase.set(bytes.subarray(0, length));
-    sodium().sodium_memzero(bytes);
+    sodium().sodium_free(bytes);
     return passphrase;
   }
   if (bytes.length < 32) {
@@ -168,6 +178,6 @@ export function readPassphrase(source: string | number, strict: boolean): Buffer
   const passphrase = sodium().sodium_malloc(64);
   passphrase.write(digest.toString('hex'), 'latin1');
   sodium().sodium_memzero(digest);
-  sodium().sodium_memzero(bytes);
+  sodium().sodium_free(bytes);
   return passphrase;
 }

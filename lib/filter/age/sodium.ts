@@ -22,7 +22,10 @@ export interface Sodium {
     key: Uint8Array,
   ): number;
   randombytes_buf(target: Uint8Array): void;
+  /** Guarded, locked memory; sodium_free() it, for finalizers only run when the event loop does. */
   sodium_malloc(size: number): Buffer;
+  /** Zeroes too. */
+  sodium_free(target: Buffer): void;
   sodium_memzero(target: Uint8Array): void;
   sodium_memcmp(a: Uint8Array, b: Uint8Array): boolean;
   sodium_mlock(target: Uint8Array): void;

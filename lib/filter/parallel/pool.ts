@@ -27,6 +27,8 @@ class Pool {
         stdout: true,
         stderr: true,
         execArgv: [],
+        // A worker makes next to no garbage; V8's defaults would take some 30 MB each for it.
+        resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 },
       });
       worker.on('error', () => undefined);
       worker.unref();
