@@ -75,7 +75,9 @@ function compare(what: string, ours: () => number, theirs: () => number): void {
   const [a, b] = [median(pairs.map(([x]) => x)), median(pairs.map(([, y]) => y))];
   const rate = (seconds: number): string => `${Math.round(size / seconds / 1e6)} MB/s`;
   const ratio = median(pairs.map(([x, y]) => y / x));
-  console.log(`${what.padEnd(42)} ${rate(a).padStart(10)} ${rate(b).padStart(10)}   ratio ${ratio.toFixed(2)}`);
+  console.log(
+    `${what.padEnd(42)} ${rate(a).padStart(10)} ${rate(b).padStart(10)}   ratio ${ratio.toFixed(2)}`,
+  );
 }
 
 try {
@@ -87,14 +89,26 @@ try {
   console.log(`${statSync(at('image')).size} bytes, ${runs} paired runs`.padEnd(42), '      ours     theirs');
   const image = at('image');
   const stock = `zstd -q -1 -T2 -c | age -R ${at('pub')}`;
-  compare('compress encrypt in one process', () => time(`${filter} compress encrypt -R ${at('pub')}`, image, at('ours')), () => time(stock, image, at('theirs')));
+  compare(
+    'compress encrypt in one process',
+    () => time(`${filter} compress encrypt -R ${at('pub')}`, image, at('ours')),
+    () => time(stock, image, at('theirs')),
+  );
   compare(
     'compress | encrypt, two programs',
     () => time(`${programs}compress | ${programs}encrypt -R ${at('pub')}`, image),
     () => time(stock, image),
   );
-  compare('compress alone, against zstd -1 -T2', () => time(`${filter} compress`, image), () => time('zstd -q -1 -T2 -c', image));
-  compare('encrypt alone, against age', () => time(`${filter} encrypt -R ${at('pub')}`, image), () => time(`age -R ${at('pub')}`, image));
+  compare(
+    'compress alone, against zstd -1 -T2',
+    () => time(`${filter} compress`, image),
+    () => time('zstd -q -1 -T2 -c', image),
+  );
+  compare(
+    'encrypt alone, against age',
+    () => time(`${filter} encrypt -R ${at('pub')}`, image),
+    () => time(`age -R ${at('pub')}`, image),
+  );
   compare(
     'both undone, against age -d | zstd -d',
     () => time(`${filter} --undo -i ${at('key')}`, at('ours')),

@@ -55,7 +55,10 @@ t.test('several filters in one process, and the layers off again', async (t) => 
   );
   t.equal(apart.status, 0, 'as separate programs');
   const one = run(podFilter, ['compress', '-l', '3'], image).output;
-  t.ok(one.equals(run(filterProgram('compress'), ['-l', '3'], image).output), 'the same bytes as separate programs');
+  t.ok(
+    one.equals(run(filterProgram('compress'), ['-l', '3'], image).output),
+    'the same bytes as separate programs',
+  );
   t.equal(run(podFilter, ['--undo', 'compress'], out.output).status, 2, 'not the outermost');
 });
 
@@ -85,9 +88,18 @@ t.test('an image never chooses what runs', async (t) => {
   const foreign = feed((output) => {
     const writer = new StreamWriter(output);
     writer.record(kinds.layer, { filter: 'evil', version: '1', params: {}, imageId: '0'.repeat(32) });
-    return { write: (chunk) => writer.record(kinds.data, {}, chunk), end: () => writer.end(), abort: () => undefined };
+    return {
+      write: (chunk) => writer.record(kinds.data, {}, chunk),
+      end: () => writer.end(),
+      abort: () => undefined,
+    };
   }, sample()).output;
-  program('evil', `touch ${at('ran')}; exec cat`, { 'pod-filter': 1, name: 'evil', version: '1', class: 'wrap' });
+  program('evil', `touch ${at('ran')}; exec cat`, {
+    'pod-filter': 1,
+    name: 'evil',
+    version: '1',
+    class: 'wrap',
+  });
   const refused = run(podFilter, ['--undo'], foreign, env);
   t.equal(refused.status, 12);
   t.match(refused.stderr, /inside the layer evil.*\n.*--allow evil/);
@@ -95,7 +107,8 @@ t.test('an image never chooses what runs', async (t) => {
   t.not(run(podFilter, ['--undo', '--allow', 'evil'], foreign, env).status, 12);
   t.doesNotThrow(() => readFileSync(at('ran')), 'allowed, it ran');
   let nested = sample();
-  for (let depth = 0; depth < 17; depth++) nested = Buffer.from(run(filterProgram('compress'), [], nested).output);
+  for (let depth = 0; depth < 17; depth++)
+    nested = Buffer.from(run(filterProgram('compress'), [], nested).output);
   t.equal(feed((output) => openLayers(output, { builtIn }), nested).failure, 'limit', '17 layers');
 });
 
@@ -114,7 +127,10 @@ t.test('programs in the middle', async (t) => {
 });
 
 t.test('examples in Python and shell take part', async (t) => {
-  const both = { POD_FILTER_PATH: examples, PATH: `${join(packageRoot(), 'dist/bin')}:${process.env['PATH']}` };
+  const both = {
+    POD_FILTER_PATH: examples,
+    PATH: `${join(packageRoot(), 'dist/bin')}:${process.env['PATH']}`,
+  };
   const secret = image.subarray(image.length - 3000, image.length - 2960).toString('latin1');
   const out = run(podFilter, ['redact', '--text', secret, 'xz', 'encrypt', '-R', at('pub')], image, both);
   t.equal(out.status, 0, out.stderr);
@@ -132,15 +148,26 @@ t.test('what is found, and what is wrong with it', async (t) => {
   const { output } = run(podFilter, ['--list', '--json'], undefined, {
     POD_FILTER_PATH: `${at('ext')}:.::relative`,
   });
-  const rows = JSON.parse(output.toString()) as { name: string; path: string; state: string; reason?: string }[];
-  const find = (name: string, path = '') => rows.find((row) => row.name === name && row.path.startsWith(path));
+  const rows = JSON.parse(output.toString()) as {
+    name: string;
+    path: string;
+    state: string;
+    reason?: string;
+  }[];
+  const find = (name: string, path = '') =>
+    rows.find((row) => row.name === name && row.path.startsWith(path));
   t.match(find('pass'), { state: 'ok' });
   t.match(find('wrong'), { state: 'broken', reason: /describes itself as other/ });
   t.match(find('odd'), { state: 'broken', reason: /description is wrong/ });
   t.match(find('plain'), { state: 'broken', reason: /not executable/ });
-  t.match(rows.find((row) => row.name === 'compress' && row.path === ''), { state: 'shadowed' });
+  t.match(
+    rows.find((row) => row.name === 'compress' && row.path === ''),
+    { state: 'shadowed' },
+  );
   t.match(find('compress', folder), { state: 'ok' });
-  const local = run('bash', ['-c', `cd ${at('ext')} && PATH=.::$PATH ${podFilter} pass`], sample(), { POD_FILTER_PATH: '' });
+  const local = run('bash', ['-c', `cd ${at('ext')} && PATH=.::$PATH ${podFilter} pass`], sample(), {
+    POD_FILTER_PATH: '',
+  });
   t.equal(local.status, 2, 'never from the current directory');
 });
 
@@ -150,7 +177,10 @@ t.test('bad input, by exit status', async (t) => {
     t.equal(run(podFilter, args, Buffer.alloc(9999, 'x')).status, 4, 'foreign');
     const failed = run(podFilter, args, failedSample());
     t.equal(failed.status, 10, 'ERROR of an earlier stage');
-    t.match(readStream(failed.output).frames.at(-1), { kind: kinds.error, meta: { stage: 'pod-check', code: 11 } });
+    t.match(readStream(failed.output).frames.at(-1), {
+      kind: kinds.error,
+      meta: { stage: 'pod-check', code: 11 },
+    });
     t.match(failed.stderr, /upstream failed: pod-check: made to fail/);
   }
   const lines = shell(
@@ -162,7 +192,9 @@ t.test('bad input, by exit status', async (t) => {
 
 t.test('a reader that leaves early', async (t) => {
   for (const args of [['compress'], ['compress', 'encrypt', '-R', at('pub')]]) {
-    const ran = shell(`set -o pipefail; ${podFilter} ${args.join(' ')} < ${at('image')} | head -c 100 > /dev/null`);
+    const ran = shell(
+      `set -o pipefail; ${podFilter} ${args.join(' ')} < ${at('image')} | head -c 100 > /dev/null`,
+    );
     t.equal(ran.status, 1, ran.stderr);
     t.match(ran.stderr, /reader of the output went away/);
   }
@@ -180,8 +212,11 @@ t.test('memory stays flat', { timeout: 120_000 }, async (t) => {
   );
   let peak = 0;
   const watch = setInterval(() => {
-    const found = shell(`for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q "pod-filter compress encrypt -R ${at('pub')} *$" && grep VmHWM $p/status; done`);
-    for (const match of found.output.toString().matchAll(/VmHWM:\s+(\d+) kB/g)) peak = Math.max(peak, Number(match[1]));
+    const found = shell(
+      `for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q "pod-filter compress encrypt -R ${at('pub')} *$" && grep VmHWM $p/status; done`,
+    );
+    for (const match of found.output.toString().matchAll(/VmHWM:\s+(\d+) kB/g))
+      peak = Math.max(peak, Number(match[1]));
   }, 300);
   const status = await new Promise((resolve) => child.on('close', resolve));
   clearInterval(watch);

@@ -2,17 +2,20 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { filter } from '../../filters/compress.ts';
+import { readStream } from '../../lib/filter/check/sample.ts';
 import { parseOptions } from '../../lib/filter/options.ts';
 import { undoStage } from '../../lib/filter/undo.ts';
 import { kinds } from '../../lib/stream/kind.ts';
 import type { Sink } from '../../lib/stream/sink.ts';
 import { StreamWriter } from '../../lib/stream/stream-writer.ts';
-import { readStream } from '../../lib/filter/check/sample.ts';
 import { streamBytes } from '../tools/make-stream.ts';
 import { bytewise, type Cut, feed, randomCut, run, scratchFolder, whole } from './feed.ts';
 
 const options = (...tokens: string[]) => parseOptions('compress', filter.options, 'forward', tokens).values;
-const forward = (...tokens: string[]) => (output: Sink) => filter.forward(options(...tokens), output);
+const forward =
+  (...tokens: string[]) =>
+  (output: Sink) =>
+    filter.forward(options(...tokens), output);
 const raw = (output: Sink) => filter.forward(options(), output, { raw: true });
 const undo = (output: Sink) => undoStage(filter, {}, output);
 
@@ -73,7 +76,9 @@ t.test('stock zstd opens ours, and we open its files', async (t) => {
       }
     }
   }
-  const pieces = [small.subarray(0, 999), small.subarray(999)].map((part) => run('zstd', ['-c'], part).output);
+  const pieces = [small.subarray(0, 999), small.subarray(999)].map(
+    (part) => run('zstd', ['-c'], part).output,
+  );
   t.ok(feed(undo, Buffer.concat(pieces), bytewise).output.equals(small), 'several frames, byte by byte');
 });
 
@@ -134,8 +139,14 @@ t.test('bombs are refused by what they claim', async (t) => {
 t.test('a window that is too large is refused', async (t) => {
   const folder = scratchFolder(t);
   writeFileSync(join(folder, 'noise'), noise);
-  const file = run('bash', ['-c', `cat ${folder}/noise | zstd -c --ultra --long=30 --stream-size=4000000000`]);
-  t.equal(feed(undo, file.output.length > 0 ? file.output : run('zstd', ['-c', '--long=30'], noise).output).failure, 'limit');
+  const file = run('bash', [
+    '-c',
+    `cat ${folder}/noise | zstd -c --ultra --long=30 --stream-size=4000000000`,
+  ]);
+  t.equal(
+    feed(undo, file.output.length > 0 ? file.output : run('zstd', ['-c', '--long=30'], noise).output).failure,
+    'limit',
+  );
 });
 
 t.test('wrong options', async (t) => {

@@ -15,10 +15,18 @@ const folder = scratchFolder(t);
 const at = (name: string): string => join(folder, name);
 const parse = (direction: 'forward' | 'undo', tokens: string[]) =>
   parseOptions('encrypt', filter.options, direction, tokens).values;
-const forward = (...tokens: string[]) => (output: Sink) => filter.forward(parse('forward', tokens), output);
-const raw = (...tokens: string[]) => (output: Sink) =>
-  filter.forward(parse('forward', tokens), output, { raw: true });
-const undo = (...tokens: string[]) => (output: Sink) => undoStage(filter, parse('undo', tokens), output);
+const forward =
+  (...tokens: string[]) =>
+  (output: Sink) =>
+    filter.forward(parse('forward', tokens), output);
+const raw =
+  (...tokens: string[]) =>
+  (output: Sink) =>
+    filter.forward(parse('forward', tokens), output, { raw: true });
+const undo =
+  (...tokens: string[]) =>
+  (output: Sink) =>
+    undoStage(filter, parse('undo', tokens), output);
 
 for (const name of ['a', 'b', 'c']) {
   run('age-keygen', ['-o', at(`${name}.key`)]);
@@ -72,7 +80,9 @@ t.test('stock age opens ours, and we open its files', async (t) => {
       t.ok(feed(undo('-i', at('b.key')), theirs, cut).output.equals(image), 'age -R');
     }
   }
-  t.ok(feed(undo('-i', at('a.key')), run('age', ['-r', pub('a')], small).output, bytewise).output.equals(small));
+  t.ok(
+    feed(undo('-i', at('a.key')), run('age', ['-r', pub('a')], small).output, bytewise).output.equals(small),
+  );
 });
 
 // age asks for a passphrase on a terminal only.
@@ -99,7 +109,8 @@ sys.exit(os.waitstatus_to_exitcode(status))
 `;
 
 t.test('passphrases, both ways with stock age', async (t) => {
-  const age = (phrase: string, ...args: string[]) => run('python3', ['-c', withTerminal, phrase, 'age', ...args]);
+  const age = (phrase: string, ...args: string[]) =>
+    run('python3', ['-c', withTerminal, phrase, 'age', ...args]);
   writeFileSync(at('image'), small);
   writeFileSync(at('ours.age'), feed(raw('-p', at('pass')), small).output);
   t.equal(age(passphrase, '-d', '-o', at('opened'), at('ours.age')).status, 0);
@@ -109,7 +120,9 @@ t.test('passphrases, both ways with stock age', async (t) => {
   t.ok(feed(undo('-p', at('pass')), theirs).output.equals(small), "we open age's");
   t.equal(feed(undo('-p', at('other-pass')), theirs).failure, 'wrong-key');
   // A key file: what age asks for is the sum that sha256sum shows.
-  const sum = run('sha256sum', [at('keyfile')]).output.toString().slice(0, 64);
+  const sum = run('sha256sum', [at('keyfile')])
+    .output.toString()
+    .slice(0, 64);
   writeFileSync(at('keyed.age'), feed(raw('-p', at('keyfile')), small).output);
   t.equal(age(sum, '-d', '-o', at('opened-2'), at('keyed.age')).status, 0);
   t.ok(readFileSync(at('opened-2')).equals(small), 'age opens what a key file closed');
@@ -174,7 +187,10 @@ t.test('hostile headers', async (t) => {
   t.equal(feed(undo('-p', at('pass')), work('016')).failure, 'damaged');
   const beside = text.replace('\n-> scrypt', '\n-> other x\nAAAA\n-> scrypt');
   t.equal(feed(undo('-p', at('pass')), Buffer.from(beside, 'latin1')).failure, 'damaged');
-  const endless = Buffer.concat([Buffer.from('age-encryption.org/v1\n'), Buffer.alloc(2 << 20, '-> x\nAAAA\n')]);
+  const endless = Buffer.concat([
+    Buffer.from('age-encryption.org/v1\n'),
+    Buffer.alloc(2 << 20, '-> x\nAAAA\n'),
+  ]);
   t.equal(feed(undo('-i', at('a.key')), endless, [4096]).failure, 'limit');
 });
 

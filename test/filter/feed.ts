@@ -3,9 +3,9 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { packageRoot } from '../../native/package-root.ts';
 import { PodError } from '../../lib/stream/error.ts';
 import type { Sink } from '../../lib/stream/sink.ts';
+import { packageRoot } from '../../native/package-root.ts';
 
 export interface Fed {
   output: Buffer;
@@ -61,7 +61,8 @@ export function feed(make: (output: Sink) => Sink, input: Uint8Array, cut: Cut =
 }
 
 export const bin = (name: string): string => join(packageRoot(), 'dist/bin', name);
-export const filterProgram = (name: string): string => join(packageRoot(), 'dist/filters', `pod-filter-${name}`);
+export const filterProgram = (name: string): string =>
+  join(packageRoot(), 'dist/filters', `pod-filter-${name}`);
 
 /** A folder of its own for a test file, removed at the end. */
 export function scratchFolder(t: { teardown(callback: () => void): unknown }): string {
@@ -90,4 +91,3 @@ export function run(
 export function shell(line: string, env: Record<string, string> = {}): Ran {
   return run('bash', ['-c', line], new Uint8Array(0), env);
 }
-

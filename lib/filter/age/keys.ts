@@ -80,9 +80,7 @@ export function readRecipients(path: string): Uint8Array[] {
   const bytes = readSmall(path, 'recipients file');
   const rows = lines(bytes);
   sodium().sodium_free(bytes);
-  const found = rows.map((line, index) =>
-    parseRecipient(line, `recipient ${index + 1} of ${path}`),
-  );
+  const found = rows.map((line, index) => parseRecipient(line, `recipient ${index + 1} of ${path}`));
   if (found.length === 0) {
     throw new PodError(
       'usage',
