@@ -1,13 +1,14 @@
 /**
  * epoll(7). An entry is a pair of open file and descriptor number, and stays when that number is closed or given
- * to another file; so each is traced back to its file by kcmp(2), and made again last of all, in the builder,
- * which has every file of the session and can hold any of them under any number for a moment.
+ * to another file; so each is traced back to its file by kcmp(2). It is made again from inside a process that has
+ * the set and the file (a signalfd wakes only the process that added it), under its number, for which another file
+ * gives way for a moment if need be; what no process has together is left to the builder, which has every file.
  */
 import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
 import { F, O, SYS } from '../abi.ts';
-import type { Word } from '../remote.ts';
-import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-object.ts';
+import type { Remote, Word } from '../remote.ts';
+import type { DumpContext, FileObject, OpenFile, OutRecord, RestoreContext } from './file-object.ts';
 import { errnoName } from './local-calls.ts';
 import { setStatusFlags } from './paths.ts';
 
@@ -69,6 +70,11 @@ export const epoll: FileObject = {
   matches: (file) => file.link === 'anon_inode:[eventpoll]',
 
   dump(file, context) {
+    // A set inside a set is written before it, and then not again.
+    const written = context.once('epoll sets', () => new Set<number>());
+    if (written.has(file.id)) return [];
+    written.add(file.id);
+    const inner: OutRecord[] = [];
     const seen = new Map<number, number>();
     const entries = file.infoLines
       .filter((line) => line.startsWith('tfd:'))
@@ -77,6 +83,7 @@ export const epoll: FileObject = {
         const index = seen.get(line.fd) ?? 0;
         seen.set(line.fd, index + 1);
         const target = findTarget(file, line, index, context);
+        if (epoll.matches(target)) inner.push(...epoll.dump(target, context));
         return { fd: line.fd, file: target.id, events: line.events, data: line.data };
       });
     if (entries.length > mostEntries) {
@@ -85,7 +92,7 @@ export const epoll: FileObject = {
         `it watches ${entries.length} files, more than the ${mostEntries} an image can say`,
       );
     }
-    return [{ name: 'epoll', meta: { id: file.id, flags: file.flags, entries } }];
+    return [...inner, { name: 'epoll', meta: { id: file.id, flags: file.flags, entries } }];
   },
 
   restore(_name, meta, context) {
@@ -95,19 +102,47 @@ export const epoll: FileObject = {
     context.keep(record.id, fd);
   },
 
+  restoreInTable(_name, meta, table, context) {
+    const record = meta as Records['epoll'];
+    const left = entriesLeft(record, context);
+    const [set] = table.numbers(record.id);
+    for (const entry of inOrder(left)) {
+      const numbers = table.numbers(entry.file);
+      const target = numbers.includes(entry.fd) ? entry.fd : numbers[0];
+      if (set === undefined || target === undefined) continue;
+      addEntry(table.remote, set, target, entry, context);
+      left.delete(entry);
+    }
+    return left.size === 0 ? 'done' : 'next-table';
+  },
+
   arm(_name, meta, context) {
     const record = meta as Records['epoll'];
-    // What is disarmed goes first: disarming takes the events that are ready, and no others may be among them.
-    const disarmed = record.entries.filter(isDisarmed);
-    for (const entry of disarmed) addEntry(record.id, entry, context);
-    for (const entry of record.entries) if (!isDisarmed(entry)) addEntry(record.id, entry, context);
+    for (const entry of inOrder(entriesLeft(record, context))) {
+      addEntry(
+        context.builder,
+        context.descriptor(record.id),
+        context.descriptor(entry.file),
+        entry,
+        context,
+      );
+    }
   },
 };
 
+type Entry = Records['epoll']['entries'][number];
+
+function entriesLeft(record: Records['epoll'], context: RestoreContext): Set<Entry> {
+  return context.once(`epoll ${record.id}`, () => new Set(record.entries));
+}
+
+/** What is disarmed goes first: disarming takes the events that are ready, and no others may be among them. */
+function inOrder(entries: ReadonlySet<Entry>): Entry[] {
+  return [...entries].sort((a, b) => Number(isDisarmed(b)) - Number(isDisarmed(a)));
+}
+
 /** A frame's meta ends at 64 KiB. */
 const mostEntries = 1500;
-
-type Entry = Records['epoll']['entries'][number];
 
 /** A one-shot entry that has reported: nothing is left but its mode. */
 function isDisarmed(entry: Entry): boolean {
@@ -123,22 +158,27 @@ function encodeEvent(events: number, data: bigint): Uint8Array {
   return bytes;
 }
 
-function addEntry(id: number, entry: Entry, context: RestoreContext): void {
-  const { builder } = context;
-  underNumber(entry.fd, context.descriptor(entry.file), context.descriptor(id), context, (set) => {
-    builder.reset();
+function addEntry(
+  remote: Remote,
+  setNumber: number,
+  target: number,
+  entry: Entry,
+  context: RestoreContext,
+): void {
+  underNumber(remote, entry.fd, target, setNumber, context, (set) => {
+    remote.reset();
     const disarmed = isDisarmed(entry);
     const armed = disarmed ? entry.events | eitherWay : entry.events;
-    const event = builder.put(encodeEvent(armed >>> 0, entry.data));
+    const event = remote.put(encodeEvent(armed >>> 0, entry.data));
     const room = 16;
-    const taken = builder.reserve(room * 12);
+    const taken = remote.reserve(room * 12);
     const calls: Word[][] = [[SYS.epoll_ctl, set, EPOLL_CTL_ADD, entry.fd, event]];
     if (disarmed) {
-      const mode = builder.put(encodeEvent(entry.events, entry.data));
+      const mode = remote.put(encodeEvent(entry.events, entry.data));
       calls.push([SYS.epoll_wait, set, taken, room, 0]);
       calls.push([SYS.epoll_ctl, set, EPOLL_CTL_MOD, entry.fd, mode]);
     }
-    const results = builder.run(calls.slice(0, 2));
+    const results = remote.run(calls.slice(0, 2));
     if (results[0]! < 0n) {
       context.refuse(
         `an epoll set can't watch descriptor ${entry.fd} again (${errnoName(Number(-results[0]!))})`,
@@ -146,17 +186,18 @@ function addEntry(id: number, entry: Entry, context: RestoreContext): void {
       );
     }
     if (!disarmed) return;
-    const events = new DataView(builder.read(taken, room * 12).buffer);
+    const events = new DataView(remote.read(taken, room * 12).buffer);
     for (let at = 0; at < Number(results[1]); at++) {
       if (events.getBigUint64(at * 12 + 4, true) === entry.data) return;
     }
     // It was not ready, so it did not disarm: it can only be turned down to errors and hang-ups.
-    builder.run(calls.slice(2));
+    remote.run(calls.slice(2));
   });
 }
 
-/** Hold `target` under a number in the builder while `body` runs; whatever has the number gives way for so long. */
+/** Hold `target` under a number of the task's while `body` runs; whatever has the number gives way for so long. */
 function underNumber(
+  remote: Remote,
   number: number,
   target: number,
   set: number,
@@ -167,13 +208,12 @@ function underNumber(
     body(set);
     return;
   }
-  const { builder } = context;
-  const [aside, cloexec] = builder.run([
+  const [aside, cloexec] = remote.run([
     [SYS.fcntl, number, F.dupfdCloexec, 0],
     [SYS.fcntl, number, F.getfd, 0],
   ]);
   const taken = aside! >= 0n;
-  const [moved] = builder.run([[SYS.dup3, target, number, O.cloexec]]);
+  const [moved] = remote.run([[SYS.dup3, target, number, O.cloexec]]);
   if (moved! < 0n) {
     context.refuse(
       `descriptor number ${number} of an epoll set can't be used here (${errnoName(Number(-moved!))})`,
@@ -184,12 +224,12 @@ function underNumber(
     body(taken && number === set ? Number(aside) : set);
   } finally {
     if (taken) {
-      builder.run([
+      remote.run([
         [SYS.dup3, aside!, number, cloexec === 1n ? O.cloexec : 0],
         [SYS.close, aside!],
       ]);
     } else {
-      builder.run([[SYS.close, number]]);
+      remote.run([[SYS.close, number]]);
     }
   }
 }

@@ -3,8 +3,9 @@ import { getSystemErrorName } from 'node:util';
 import { native } from '../../../../native/index.ts';
 import { F, KCMP, SYS } from '../abi.ts';
 
-export function control(fd: number, command: number, argument: number | bigint = 0): number {
-  return Number(native().syscall(SYS.fcntl, fd, command, argument));
+export function control(fd: number, command: number, argument: number | bigint | Int32Array = 0): number {
+  const value = argument instanceof Int32Array ? new Uint8Array(argument.buffer) : argument;
+  return Number(native().syscall(SYS.fcntl, fd, command, value));
 }
 
 /** ioctl(2) with a buffer that the kernel fills. */

@@ -9,8 +9,10 @@ import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
 import { maxData } from '../../../stream/frame.ts';
 import { AT_FDCWD, F, O, SYS } from '../abi.ts';
-import type { FileObject, OpenFile, OutRecord, RestoreContext } from './file-object.ts';
+import type { DumpContext, FileObject, OpenFile, OutRecord, RestoreContext } from './file-object.ts';
+import { armOwner, readOwner } from './owner.ts';
 import { control, pipeCapacity, readable } from './local-calls.ts';
+import { pathInPod } from './paths.ts';
 
 /** A pipe as a pair of our own descriptors: read end, write end. */
 function makePipe(flags: number): [number, number] {
@@ -20,10 +22,9 @@ function makePipe(flags: number): [number, number] {
 }
 
 /** What is in the pipe, in pieces of at most a frame; a packet pipe gives a piece a packet. */
-function peekContent(file: OpenFile, capacity: number): Uint8Array[] {
+function peekContent(file: OpenFile, capacity: number, packets: boolean): Uint8Array[] {
   const pieces: Uint8Array[] = [];
   if (readable(file.local) === 0) return pieces;
-  const packets = (file.flags & O.direct) !== 0;
   const [copyRead, copyWrite] = makePipe(O.nonblock | (packets ? O.direct : 0));
   // tee(2) works on any end of the pipe that is open for reading; ours may be the write end.
   const source = (file.flags & O.accessMode) === O.wronly ? reopenForReading(file.local) : file.local;
@@ -50,14 +51,26 @@ function peekContent(file: OpenFile, capacity: number): Uint8Array[] {
   return pieces;
 }
 
+/** Packet mode is a flag of the ends that write. */
+function hasPackets(file: OpenFile, context: DumpContext): boolean {
+  return context.files.some(
+    (each) =>
+      each.stat.isFIFO() &&
+      each.stat.ino === file.stat.ino &&
+      each.stat.dev === file.stat.dev &&
+      (each.flags & O.direct) !== 0,
+  );
+}
+
 function reopenForReading(local: number): number {
   const path = Buffer.from(`/proc/self/fd/${local}\0`);
   return Number(native().syscall(SYS.openat, AT_FDCWD, path, O.nonblock | O.cloexec));
 }
 
-/** Name of a FIFO in the file system, undefined for a pipe without one. */
-function fifoPath(file: OpenFile): string | undefined {
-  return file.link.startsWith('pipe:[') ? undefined : file.link;
+/** Name of a FIFO in the pod; undefined for a pipe, and for a FIFO whose name is gone, which is nothing else then. */
+function fifoPath(file: OpenFile, context: DumpContext): string | undefined {
+  if (file.link.startsWith('pipe:[') || (file.stat.nlink === 0n && file.link.endsWith(' (deleted)'))) return undefined;
+  return pathInPod(file, context);
 }
 
 interface BuiltPipe {
@@ -149,25 +162,30 @@ export const pipe: FileObject = {
     const key = `${file.stat.dev}:${file.stat.ino}`;
     let id = known.get(key);
     if (id === undefined) {
-      if (file.link.endsWith(' (deleted)')) context.refuse(file, 'the FIFO was removed from its folder');
-      const path = fifoPath(file);
+      const path = fifoPath(file, context);
       if (path === undefined) refuseOutsideEnd(file, key, context);
       id = context.newFileId();
       known.set(key, id);
       const capacity = pipeCapacity(file.local);
       records.push({ name: 'pipe', meta: { id, capacity, ...(path === undefined ? {} : { path }) } });
-      const packets = (file.flags & O.direct) !== 0;
-      for (const data of peekContent(file, capacity)) {
+      const packets = hasPackets(file, context);
+      for (const data of peekContent(file, capacity, packets)) {
         records.push({ name: 'content', meta: { file: id, ...(packets ? { message: true } : {}) }, data });
       }
     }
-    records.push({ name: 'pipe-end', meta: { id: file.id, pipe: id, flags: file.flags } });
+    records.push({ name: 'pipe-end', meta: { id: file.id, pipe: id, flags: file.flags, ...readOwner(file, context) } });
     return records;
   },
 
   restore(name, record, context) {
     if (name === 'pipe') restorePipe(record as Records['pipe'], context);
     else restoreEnd(record as Records['pipe-end'], context);
+  },
+
+  arm(name, record, context) {
+    if (name !== 'pipe-end') return;
+    const end = record as Records['pipe-end'];
+    armOwner(end.id, end.owner, context);
   },
 };
 

@@ -2,6 +2,7 @@
 import type { Records } from '../../../image/record.ts';
 import { O } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile } from './file-object.ts';
+import { armOwner, readOwner } from './owner.ts';
 import { describeType, findInPod, openFound, pathInPod, seekTo } from './paths.ts';
 
 const typeMask = 0o170000;
@@ -42,6 +43,7 @@ export const regular: FileObject = {
           size: stat.size,
           mode: Number(stat.mode),
           mtimeNs: stat.mtimeNs,
+          ...(isPlace(file.flags) ? {} : readOwner(file, context)),
         },
       },
     ];
@@ -70,6 +72,11 @@ export const regular: FileObject = {
     const fd = openFound(found.fd, path, record.flags, context);
     if (!place) seekTo(fd, record.position, path, context);
     context.keep(record.id, fd);
+  },
+
+  arm(_name, meta, context) {
+    const record = meta as Records['regular'];
+    armOwner(record.id, record.owner, context);
   },
 };
 

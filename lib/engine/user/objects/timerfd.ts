@@ -113,12 +113,29 @@ export const timerfd: FileObject = {
   arm(_name, meta, context) {
     const record = meta as Records['timerfd'];
     const fd = context.descriptor(record.id);
-    const absolute = keepsMoment(record) && record.expiryNs !== undefined;
-    const flags = absolute ? record.settimeFlags & (TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET) : 0;
-    setTimer(fd, flags, record.intervalNs, absolute ? record.expiryNs! : record.valueNs, context);
+    const { value, flags } = expiryOf(record, context);
+    setTimer(fd, flags, record.intervalNs, value, context);
     if (record.ticks > 0n && !setTicks(fd, record.ticks, context)) setUnread(fd, record, context);
   },
 };
+
+/** What timerfd_settime(2) is told. An absolute timer stays absolute, from the present time of its clock. */
+function expiryOf(record: Records['timerfd'], context: RestoreContext): { value: bigint; flags: number } {
+  const { valueNs, expiryNs } = record;
+  const flags = record.settimeFlags & (TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET);
+  if ((flags & TFD_TIMER_ABSTIME) === 0 || valueNs === 0n) return { value: valueNs, flags };
+  if (keepsMoment(record) && expiryNs !== undefined) return { value: expiryNs, flags };
+  return { value: readClock(record.clock, context) + valueNs, flags };
+}
+
+/** clock_gettime(2) in the pod, ns. */
+function readClock(clock: number, context: RestoreContext): bigint {
+  const { builder } = context;
+  builder.reset();
+  const address = builder.reserve(16);
+  builder.call('clock_gettime', clock_gettime, withoutAlarm.get(clock) ?? clock, address);
+  return decodeTime(new BigUint64Array(builder.read(address, 16).buffer), 0);
+}
 
 function setTimer(fd: number, flags: number, interval: bigint, value: bigint, context: RestoreContext): void {
   const { builder } = context;
@@ -146,17 +163,12 @@ function setTicks(fd: number, ticks: bigint, context: RestoreContext): boolean {
  * timer, and for a single expiration.
  */
 export function setUnread(fd: number, record: Records['timerfd'], context: RestoreContext): void {
-  const { builder } = context;
   const { intervalNs, valueNs, ticks } = record;
   if (intervalNs === 0n && valueNs === 0n && ticks === 1n) {
     setTimer(fd, 0, 0n, 1n, context);
     return;
   }
-  builder.reset();
-  const address = builder.reserve(16);
-  builder.call('clock_gettime', clock_gettime, withoutAlarm.get(record.clock) ?? record.clock, address);
-  const time = decodeTime(new BigUint64Array(builder.read(address, 16).buffer), 0);
-  const start = time + valueNs - ticks * intervalNs;
+  const start = readClock(record.clock, context) + valueNs - ticks * intervalNs;
   if (intervalNs === 0n || start <= 0n || keepsMoment(record)) {
     context.warn(
       `${ticks} expirations of a timer that were not read yet are lost: the kernel can't set them`,

@@ -11,6 +11,7 @@ import type { Records } from '../../../image/record.ts';
 import { O } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile, OutRecord } from './file-object.ts';
 import { pollNow, readOption, socketOption } from './local-calls.ts';
+import { armOwner, readOwner } from './owner.ts';
 import { type DiagSocket, unixSockets } from './socket-diag.ts';
 import { type Message, peekMessages, peekOffset, peekStream } from './socket-queue.ts';
 import { finishSockets, restoreSocket } from './unix-rebuild.ts';
@@ -270,6 +271,7 @@ export const unixSocket: FileObject = {
       ...(shut ? { readShutdown: true } : {}),
       ...((socket.shutdown & 2) !== 0 ? { writeShutdown: true } : {}),
       ...readPeerCredentials(file, context),
+      ...readOwner(file, context),
     } as Records['unix-socket'];
     const contents = messages.map((message) =>
       contentRecord(
@@ -287,7 +289,9 @@ export const unixSocket: FileObject = {
     restoreSocket(meta as Records['unix-socket'], context);
   },
 
-  arm(_name, _meta, context) {
+  arm(_name, meta, context) {
+    const record = meta as Records['unix-socket'];
     finishSockets(context);
+    armOwner(record.id, record.owner, context);
   },
 };
