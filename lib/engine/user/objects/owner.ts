@@ -44,6 +44,8 @@ export function armOwner(id: number, owner: Owner | undefined, context: RestoreC
     [SYS.fcntl, fd, F.setownEx, address],
   ]);
   if ([...results].some((result) => result < 0n)) {
-    context.warn(`process ${owner.pid} will not get the signals of one of its files: its owner could not be set`);
+    context.warn(
+      `process ${owner.pid} will not get the signals of one of its files: its owner could not be set`,
+    );
   }
 }

@@ -10,8 +10,8 @@ import type { Records } from '../../../image/record.ts';
 import { maxData } from '../../../stream/frame.ts';
 import { AT_FDCWD, F, O, SYS } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile, OutRecord, RestoreContext } from './file-object.ts';
-import { armOwner, readOwner } from './owner.ts';
 import { control, pipeCapacity, readable } from './local-calls.ts';
+import { armOwner, readOwner } from './owner.ts';
 import { pathInPod } from './paths.ts';
 
 /** A pipe as a pair of our own descriptors: read end, write end. */
@@ -69,7 +69,8 @@ function reopenForReading(local: number): number {
 
 /** Name of a FIFO in the pod; undefined for a pipe, and for a FIFO whose name is gone, which is nothing else then. */
 function fifoPath(file: OpenFile, context: DumpContext): string | undefined {
-  if (file.link.startsWith('pipe:[') || (file.stat.nlink === 0n && file.link.endsWith(' (deleted)'))) return undefined;
+  if (file.link.startsWith('pipe:[') || (file.stat.nlink === 0n && file.link.endsWith(' (deleted)')))
+    return undefined;
   return pathInPod(file, context);
 }
 
@@ -173,7 +174,10 @@ export const pipe: FileObject = {
         records.push({ name: 'content', meta: { file: id, ...(packets ? { message: true } : {}) }, data });
       }
     }
-    records.push({ name: 'pipe-end', meta: { id: file.id, pipe: id, flags: file.flags, ...readOwner(file, context) } });
+    records.push({
+      name: 'pipe-end',
+      meta: { id: file.id, pipe: id, flags: file.flags, ...readOwner(file, context) },
+    });
     return records;
   },
 
