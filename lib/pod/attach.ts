@@ -54,7 +54,14 @@ export async function attachPod(entry: PodEntry, settings: AttachSettings): Prom
         output.write(bytes);
         output.flush();
       } catch (cause) {
-        settle.reject(cause);
+        settle.reject(
+          new PodError(
+            'other',
+            PodError.from(cause).message,
+            `the session goes on: pod-attach ${entry.name} shows it, pod-kill ${entry.name} ends it`,
+            { cause },
+          ),
+        );
       }
     },
     exit: (status) => settle.resolve({ kind: 'exit', status }),
@@ -140,13 +147,12 @@ function relayInput(
   fail: (cause: unknown) => void,
 ): () => void {
   const input = openInput();
-  const split = detach && detachKeys(detach);
-  input.on('data', (chunk: Buffer) => {
-    const bytes = split ? split(chunk) : chunk;
+  const type = (bytes: Uint8Array) => {
     if (bytes.length === 0 || connection.input(bytes)) return;
     input.pause();
     void connection.drained().then(() => input.resume());
-  });
+  };
+  input.on('data', detach ? watchDetachKeys(type, detach) : type);
   input.on('end', () => connection.endInput());
   input.on('error', (cause: NodeJS.ErrnoException) => {
     // A terminal that is gone says EIO.
@@ -156,20 +162,34 @@ function relayInput(
   return () => input.destroy();
 }
 
-/** Takes ctrl-p ctrl-q out of typed bytes; a ctrl-p is held back until the next key. */
-function detachKeys(detach: () => void): (chunk: Buffer) => Buffer {
-  let held = false;
+/** How long a ctrl-p waits for a ctrl-q: it is a key of its own to many a program. */
+const detachPause = 400;
+
+/** Hands typed bytes on to `type`, without ctrl-p ctrl-q, which calls `detach`. */
+function watchDetachKeys(type: (bytes: Uint8Array) => void, detach: () => void): (chunk: Uint8Array) => void {
+  let held: NodeJS.Timeout | undefined;
   return (chunk) => {
     const out: number[] = [];
     for (const byte of chunk) {
-      if (held && byte === ctrlQ) {
-        detach();
-        return Buffer.from(out);
+      if (held) {
+        clearTimeout(held);
+        held = undefined;
+        if (byte === ctrlQ) {
+          type(Uint8Array.from(out));
+          detach();
+          return;
+        }
+        out.push(ctrlP);
       }
-      if (held) out.push(ctrlP);
-      held = byte === ctrlP;
-      if (!held) out.push(byte);
+      if (byte !== ctrlP) out.push(byte);
+      else {
+        held = setTimeout(() => {
+          held = undefined;
+          type(Uint8Array.of(ctrlP));
+        }, detachPause);
+        held.unref();
+      }
     }
-    return Buffer.from(out);
+    type(Uint8Array.from(out));
   };
 }

@@ -5,6 +5,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { basename, dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorMap } from 'node:util';
 import { PodError } from '../stream/error.ts';
 import type { PodEntry } from './registry.ts';
@@ -46,21 +47,36 @@ export interface ConsoleEvents {
   close?(): void;
 }
 
-/** Connect to a live pod. */
+/** Connect to a live pod. Waits when all its places are taken (16, and a queue of 64). */
 export async function connectPod(entry: PodEntry, events: ConsoleEvents = {}): Promise<PodConnection> {
+  for (let turn = 0; ; turn++) {
+    try {
+      return new PodConnection(await openSocket(entry.socket), events);
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException;
+      if (code === 'EAGAIN' && turn < 100) await sleep(50);
+      else {
+        throw new PodError(
+          'other',
+          `pod ${entry.name} does not answer${code === 'EAGAIN' ? ': too many are attached' : ''}`,
+          'pod-ps lists the pods that run',
+          { cause },
+        );
+      }
+    }
+  }
+}
+
+async function openSocket(path: string): Promise<Socket> {
   // An address holds 108 bytes, a path more: go through the folder's descriptor.
-  const folder = openSync(dirname(entry.socket), 'r');
+  const folder = openSync(dirname(path), 'r');
   try {
-    const socket = connect(`/proc/self/fd/${folder}/${basename(entry.socket)}`);
+    const socket = connect(`/proc/self/fd/${folder}/${basename(path)}`);
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
       socket.once('error', reject);
     });
-    return new PodConnection(socket, events);
-  } catch (cause) {
-    throw new PodError('other', `pod ${entry.name} does not answer`, 'pod-ps lists the pods that run', {
-      cause,
-    });
+    return socket;
   } finally {
     closeSync(folder);
   }

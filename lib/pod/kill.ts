@@ -23,13 +23,29 @@ export async function killPod(entry: PodEntry): Promise<void> {
   sweep(entry.name);
 }
 
-/** Resolves when no process of the pod is left. */
-export async function waitGone(entry: PodEntry): Promise<void> {
+const patience = 10_000;
+
+/** Resolves when no process of the killed pod is left; throws when that takes more than ten seconds. */
+async function waitGone(entry: PodEntry): Promise<void> {
   const space = pidNamespace(entry.init);
+  const deadline = Date.now() + patience;
   for (let pause = 1; isAlive(entry.init, entry.initStart); pause = Math.min(pause * 2, 50)) {
     if (pause > 4) reapTracees(space);
+    if (Date.now() > deadline) throw explainStuck(entry, space);
     await sleep(pause);
   }
+}
+
+function explainStuck(entry: PodEntry, space: string | undefined): PodError {
+  const pids = (space === undefined ? undefined : processesByNamespace().get(space)) ?? [entry.init];
+  const tracer = pids.map(tracerOf).find((pid) => pid !== 0);
+  return new PodError(
+    'other',
+    `pod ${entry.name} does not end`,
+    tracer === undefined
+      ? 'one of its processes waits for a device or a file server'
+      : `process ${tracer} traces it and must end first`,
+  );
 }
 
 const wait4Number = 61;

@@ -306,19 +306,20 @@ static struct viewer *free_viewer(void) {
   return 0;
 }
 
-static void accept_viewer(void) {
+/* 0: nobody waits, or all places are taken. */
+static int accept_viewer(void) {
   struct viewer *viewer = free_viewer();
-  if (!viewer) return;
-  long fd = sys(accept4, listener_fd, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  if (fd < 0) return;
-  if (!is_allowed(fd)) {
-    sys(close, fd);
-    return;
-  }
+  if (!viewer) return 0;
+  long accepted = sys(accept4, listener_fd, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (accepted < 0) return 0;
+  long fd = is_allowed(accepted) ? sys(fcntl, accepted, F_DUPFD_CLOEXEC, first_viewer_fd) : -EPERM;
+  sys(close, accepted);
+  if (fd < 0) return 1;
   /* Not one memset over the buffers: memory that was never used stays untouched. */
   viewer->attached = viewer->waits = viewer->once = viewer->told_exit = 0;
   viewer->in_length = viewer->in_used = viewer->out_length = viewer->out_sent = 0;
   viewer->fd = (int)fd;
+  return 1;
 }
 
 /* --- processes --- */
@@ -457,7 +458,7 @@ _Noreturn void serve(void) {
       else use_input(viewer);
       if (viewer->fd) flush(viewer);
     }
-    if (polls[2].revents) accept_viewer();
+    while (polls[2].revents && accept_viewer());
     begin_farewell();
     if (is_over()) leave();
   }

@@ -128,6 +128,27 @@ for (const user of users) {
     t.equal(house.run('pod-kill', ['two']).status, 0);
   });
 
+  t.test(`whoever reads pod-run's output goes away, as ${user}`, async (t) => {
+    const house = makeHouse(t, user);
+    const [program, ...args] = house.line('pod-run', '--name', 'yes', '--', 'yes');
+    const result = spawnSync(
+      'sh',
+      ['-c', '{ "$@" < /dev/null; echo "status $?" >&2; } | head -n 1', 'sh', program, ...args],
+      {
+        env: house.env,
+        timeout: 60_000,
+      },
+    );
+    t.equal(result.stdout.toString(), 'y\n');
+    t.match(
+      result.stderr.toString(),
+      /the reader of the output went away\n.*the session goes on: pod-attach yes/,
+    );
+    t.match(result.stderr.toString(), 'status 1');
+    t.equal(house.ps()[0]?.state, 'running');
+    t.equal(house.run('pod-kill', ['yes']).status, 0);
+  });
+
   t.test(`pod-run killed: the session goes on, as ${user}`, async (t) => {
     const house = makeHouse(t, user);
     const starter = house.start('pod-run', ['--name', 'left', '--', 'sleep', '1000'], 'pipe');
