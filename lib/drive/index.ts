@@ -3,6 +3,7 @@ export {
   type LoadOptions,
   listGenerations,
   loadInto,
+  loadPieces,
   verifyGenerations,
 } from './load.ts';
 export type { Manifest } from './manifest.ts';

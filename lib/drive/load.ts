@@ -33,52 +33,46 @@ const bufferSize = 1 << 20;
  * `drive` (nothing there, unreadable) or `damaged` (with the older generation that can be loaded, as hint).
  */
 export function loadInto(folder: string, options: LoadOptions, sink: Sink): Manifest {
-  let opened: PodFolder | undefined;
-  const guarded = new Guard(sink);
+  const pieces = loadPieces(folder, options);
   try {
-    opened = PodFolder.open(folder);
-    return load(opened, options, guarded);
+    let next = pieces.next();
+    for (; !next.done; next = pieces.next()) sink.write(next.value);
+    sink.end();
+    return next.value;
   } catch (cause) {
-    const error = guarded.failed ? cause : driveError(cause, folder);
-    sink.abort(error);
-    throw error;
+    // What comes out of the generator speaks of the drive already; what a sink throws says nothing about it.
+    sink.abort(cause);
+    throw cause;
   } finally {
-    opened?.close();
+    pieces.return(undefined as never);
   }
 }
 
-/** Knows whether a failure is the sink's: that says nothing about this drive. */
-class Guard {
-  readonly #sink: Sink;
-  failed = false;
-
-  constructor(sink: Sink) {
-    this.#sink = sink;
-  }
-
-  write(piece: Uint8Array): void {
-    this.failed = true;
-    this.#sink.write(piece);
-    this.failed = false;
-  }
-
-  end(): void {
-    this.failed = true;
-    this.#sink.end();
-    this.failed = false;
+/** The same for who pulls: the bytes in pieces, each valid until the next is taken. Throws as loadInto. */
+export function* loadPieces(path: string, options: LoadOptions): Generator<Uint8Array, Manifest> {
+  let folder: PodFolder | undefined;
+  try {
+    folder = PodFolder.open(path);
+    return yield* generationPieces(folder, options);
+  } catch (cause) {
+    throw driveError(cause, path);
+  } finally {
+    folder?.close();
   }
 }
 
-function load(folder: PodFolder, options: LoadOptions, sink: Guard): Manifest {
+function* generationPieces(folder: PodFolder, options: LoadOptions): Generator<Uint8Array, Manifest> {
   const { number, fd, manifest } = openGeneration(folder, options);
   try {
     folder.checkSizes(manifest);
     options.loading?.(manifest);
-    for (const index of manifest.segments.keys()) loadSegment(folder, manifest, index, sink);
-    sink.end();
+    const buffer = new Uint8Array(bufferSize);
+    for (const index of manifest.segments.keys()) {
+      yield* segmentPieces(folder, manifest, index, buffer);
+    }
     return manifest;
   } catch (cause) {
-    throw sink.failed ? cause : withOlder(folder, number, cause);
+    throw withOlder(folder, number, cause);
   } finally {
     closeSync(fd);
   }
@@ -134,32 +128,30 @@ function openGeneration(
   }
 }
 
-function loadSegment(folder: PodFolder, manifest: Manifest, index: number, sink: Guard): void {
+function* segmentPieces(
+  folder: PodFolder,
+  manifest: Manifest,
+  index: number,
+  buffer: Uint8Array,
+): Generator<Uint8Array> {
   const name = segmentName(manifest.generation, index);
   const { bytes, crc32: expected } = manifest.segments[index]!;
   const fd = onDrive(folder.path, () => folder.openFile(name, constants.O_RDONLY));
   try {
     let crc = 0;
     for (let left = bytes; left > 0; ) {
-      const length = onDrive(folder.path, () => readSync(fd, buffer(), 0, Math.min(left, bufferSize), null));
+      const length = onDrive(folder.path, () => readSync(fd, buffer, 0, Math.min(left, bufferSize), null));
       if (length === 0) throw new PodError('damaged', `${name} became shorter while it was read`);
-      const piece = buffer().subarray(0, length);
+      const piece = buffer.subarray(0, length);
       crc = crc32(piece, crc);
       left -= length;
       if (left === 0 && crc !== expected)
         throw new PodError('damaged', `${name} is damaged: its checksum is wrong`);
-      sink.write(piece);
+      yield piece;
     }
   } finally {
     closeSync(fd);
   }
-}
-
-let shared: Uint8Array | undefined;
-
-function buffer(): Uint8Array {
-  shared ??= new Uint8Array(bufferSize);
-  return shared;
 }
 
 /** A damaged or unreadable generation: say which older one can be loaded instead. */

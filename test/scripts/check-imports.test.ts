@@ -48,6 +48,7 @@ const wrong: [rule: string, from: string, statement: string, to: string][] = [
   ['makers-above-filter-and-image', 'lib/drive/a.ts', "import '../../filters/b.ts';", 'filters/b.ts'],
   ['filters-below-bin', 'filters/a.ts', "import { type B } from '../lib/engine/b.ts';", 'lib/engine/b.ts'],
   ['engine-drive-pod-are-siblings', 'lib/drive/a.ts', "await import('../pod/b.ts');", 'lib/pod/b.ts'],
+  ['session-above-makers', 'lib/drive/a.ts', "import type { B } from '../session/b.ts';", 'lib/session/b.ts'],
   ['bin-is-the-top', 'lib/pod/a.ts', "import type b from '../../bin/b.ts';", 'bin/b.ts'],
   ['nothing-unresolved', 'lib/pod/a.ts', "import '../../test/tools/forge.ts';", 'lib/pod/b.ts'],
 ];
