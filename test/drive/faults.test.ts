@@ -93,15 +93,14 @@ for (const type of ['ext4', 'vfat'] as const) {
       );
     });
 
-    t.test('full', async (t) => {
-      const { pod, by } = makeStick(t, type);
+    t.test('full', { skip: onlyKernel(type) }, async (t) => {
+      const { pod } = makeStick(t, type);
       const result = runShell(
         `$MAKE --seed 3 --size 60M --layer encrypt 2>/dev/null | pod-store ${pod}`,
         runtime,
       );
       t.equal(result.status, 13, result.stderr);
-      // fusefat says EPERM where a kernel says ENOSPC.
-      t.match(result.stderr, by === 'kernel' ? /error: the drive is full: / : /error: /);
+      t.match(result.stderr, /error: the drive is full: /);
       checkGood(t, pod);
       await t.rejects(waitForReceipt(imageIdOf(3)), { name: 'PodError', failure: 'drive' });
       const again = runShell(`pod-store ${pod}`, runtime, next);
@@ -172,6 +171,7 @@ for (const type of ['ext4', 'vfat'] as const) {
 
 t.test('a drive that breaks: EIO', { skip: whyNoDrive('ext4') ?? false }, async (t) => {
   const stick = makeStick(t, 'ext4', 64);
+  // Whether EIO comes first or ext4, which then turns read-only, is a matter of luck.
   // The device ends before its file system does: whatever is beyond fails, as on a drive with a dead chip.
   truncateSync(stick.image, 12 << 20);
   const loop = execFileSync('losetup', ['-j', stick.image, '-n', '-O', 'NAME'], { encoding: 'utf8' }).trim();
@@ -181,7 +181,7 @@ t.test('a drive that breaks: EIO', { skip: whyNoDrive('ext4') ?? false }, async 
     runtime,
   );
   t.equal(result.status, 13, result.stderr);
-  t.match(result.stderr, /error: the drive fails to read or write: /);
+  t.match(result.stderr, /error: the drive (fails to read or write|is mounted read-only): /);
   checkGood(t, stick.pod);
   await t.rejects(waitForReceipt(imageIdOf(4)), { name: 'PodError', failure: 'drive' });
 });
