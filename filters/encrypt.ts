@@ -2,7 +2,7 @@ import { AgeDecoder } from '../lib/filter/age/decoder.ts';
 import { AgeEncoder } from '../lib/filter/age/encoder.ts';
 import { intro, unwrapFileKey, wrapForPassphrase, wrapForRecipient } from '../lib/filter/age/header.ts';
 import { parseRecipient, readIdentities, readPassphrase, readRecipients } from '../lib/filter/age/keys.ts';
-import { sodium } from '../lib/filter/age/sodium.ts';
+import { dropSecret } from '../lib/filter/age/sodium.ts';
 import { defineFilter } from '../lib/filter/define.ts';
 import { secretSpecs } from '../lib/filter/secrets.ts';
 import { PodError } from '../lib/stream/error.ts';
@@ -69,7 +69,7 @@ export const filter = defineFilter({
           : points.map((point) => wrapForRecipient(fileKey, point)),
       output,
     );
-    if (passphrase) sodium().sodium_free(passphrase);
+    if (passphrase) dropSecret(passphrase);
     return { params: { format: 'age' }, sink: encoder };
   },
   decode(params, values, output) {
@@ -84,8 +84,8 @@ export const filter = defineFilter({
     const source = passphraseSource(values);
     const passphrase = source === undefined ? undefined : readPassphrase(source, false);
     const wipe = (): void => {
-      for (const { secret } of identities) sodium().sodium_free(secret);
-      if (passphrase) sodium().sodium_free(passphrase);
+      for (const { secret } of identities) dropSecret(secret);
+      if (passphrase) dropSecret(passphrase);
     };
     return new AgeDecoder((header) => {
       try {

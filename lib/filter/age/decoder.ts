@@ -3,7 +3,7 @@ import type { Sink } from '../../stream/sink.ts';
 import { ParallelStage } from '../parallel/stage.ts';
 import { type Header, headerEnd, maxHeader, parseHeader } from './header.ts';
 import { derivePayloadKey } from './payload-key.ts';
-import { sodium } from './sodium.ts';
+import { dropSecret } from './sodium.ts';
 import { batch, chunkSize, lastBatch, makeOpenJob, sealedSize } from './stream.ts';
 
 const batchInput = batch * sealedSize;
@@ -91,7 +91,7 @@ export class AgeDecoder implements Sink {
     }
     const fileKey = this.#unwrap(parseHeader(this.#head.subarray(0, end)));
     const { key, wipe } = derivePayloadKey(fileKey, this.#head.subarray(end, end + nonceLength));
-    sodium().sodium_free(fileKey);
+    dropSecret(fileKey);
     const open = makeOpenJob({ key });
     const stage = new ParallelStage({
       inputSize: batchInput,

@@ -2,7 +2,7 @@ import type { Sink } from '../../stream/sink.ts';
 import { ParallelStage } from '../parallel/stage.ts';
 import { formatHeader, type Stanza } from './header.ts';
 import { derivePayloadKey } from './payload-key.ts';
-import { sodium } from './sodium.ts';
+import { dropSecret, sodium, takeSecret } from './sodium.ts';
 import { batch, chunkSize, lastBatch, makeSealJob, sealedSize } from './stream.ts';
 
 const batchInput = batch * chunkSize;
@@ -18,13 +18,13 @@ export class AgeEncoder implements Sink {
 
   constructor(wrap: (fileKey: Uint8Array) => Stanza[], output: Sink) {
     this.#output = output;
-    const fileKey = sodium().sodium_malloc(16);
+    const fileKey = takeSecret(16);
     sodium().randombytes_buf(fileKey);
     const nonce = new Uint8Array(16);
     sodium().randombytes_buf(nonce);
     this.#head = Buffer.concat([Buffer.from(formatHeader(fileKey, wrap(fileKey)), 'latin1'), nonce]);
     this.#key = derivePayloadKey(fileKey, nonce);
-    sodium().sodium_free(fileKey);
+    dropSecret(fileKey);
     const params = { key: this.#key.key };
     this.#stage = new ParallelStage({
       inputSize: batchInput,

@@ -5,7 +5,7 @@
 import { PodError } from '../../stream/error.ts';
 import { hkdf, hmac, scrypt } from './kdf.ts';
 import type { Identity } from './keys.ts';
-import { sodium } from './sodium.ts';
+import { dropSecret, sodium, takeSecret } from './sodium.ts';
 
 export const intro = 'age-encryption.org/v1';
 /** Most bytes of a header: some thousand recipients. */
@@ -48,12 +48,12 @@ function seal(key: Uint8Array, fileKey: Uint8Array): Uint8Array {
 
 /** The file key in a stanza's body, in sodium's memory; undefined when the key is not the right one. */
 function open(key: Uint8Array, body: Uint8Array): Buffer | undefined {
-  const fileKey = sodium().sodium_malloc(16);
+  const fileKey = takeSecret(16);
   try {
     sodium().crypto_aead_chacha20poly1305_ietf_decrypt(fileKey, null, body, null, zeroNonce, key);
     return fileKey;
   } catch {
-    sodium().sodium_free(fileKey);
+    dropSecret(fileKey);
     return undefined;
   }
 }
@@ -65,30 +65,30 @@ function wrapKey(
   share: Uint8Array,
   point: Uint8Array,
 ): Buffer | undefined {
-  const shared = sodium().sodium_malloc(32);
+  const shared = takeSecret(32);
   try {
     // Throws on points of low order, where the shared secret would be zero.
     sodium().crypto_scalarmult(shared, secret, other);
   } catch {
-    sodium().sodium_free(shared);
+    dropSecret(shared);
     return undefined;
   }
-  const key = sodium().sodium_malloc(32);
+  const key = takeSecret(32);
   hkdf(key, shared, Buffer.concat([share, point]), x25519Info);
-  sodium().sodium_free(shared);
+  dropSecret(shared);
   return key;
 }
 
 export function wrapForRecipient(fileKey: Uint8Array, point: Uint8Array): Stanza {
-  const ephemeral = sodium().sodium_malloc(32);
+  const ephemeral = takeSecret(32);
   sodium().randombytes_buf(ephemeral);
   const share = new Uint8Array(32);
   sodium().crypto_scalarmult_base(share, ephemeral);
   const key = wrapKey(ephemeral, point, share, point);
-  sodium().sodium_free(ephemeral);
+  dropSecret(ephemeral);
   if (!key) throw new PodError('usage', 'a recipient is not a valid public key', 'ask for it again');
   const body = seal(key, fileKey);
-  sodium().sodium_free(key);
+  dropSecret(key);
   return { args: ['X25519', base64(share)], body };
 }
 
@@ -103,10 +103,10 @@ export function wrapForPassphrase(fileKey: Uint8Array, passphrase: Uint8Array): 
 
 /** Derived from the file key: the header's MAC. */
 function headerMac(fileKey: Uint8Array, header: string): Buffer {
-  const key = sodium().sodium_malloc(32);
+  const key = takeSecret(32);
   hkdf(key, fileKey, new Uint8Array(0), 'header');
   const mac = hmac(key, header);
-  sodium().sodium_free(key);
+  dropSecret(key);
   return mac;
 }
 
@@ -191,7 +191,7 @@ function unwrapX25519({ args, body }: Stanza, identities: readonly Identity[]): 
     const key = wrapKey(secret, share, share, point);
     if (!key) throw damaged('an X25519 share is of low order');
     const fileKey = open(key, body);
-    sodium().sodium_free(key);
+    dropSecret(key);
     if (fileKey) return fileKey;
   }
   return undefined;
@@ -236,7 +236,7 @@ export function unwrapFileKey(header: Header, keys: Keys): Buffer {
           : undefined;
     if (!fileKey) continue;
     if (sodium().sodium_memcmp(headerMac(fileKey, header.covered), header.mac)) return fileKey;
-    sodium().sodium_free(fileKey);
+    dropSecret(fileKey);
     throw damaged('its MAC is wrong');
   }
   throw new PodError(

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { PodError } from '../../stream/error.ts';
 import { decodeBech32 } from './bech32.ts';
-import { sodium } from './sodium.ts';
+import { dropSecret, sodium, takeSecret } from './sodium.ts';
 
 const mostKeyBytes = 1 << 20;
 
@@ -35,7 +35,7 @@ function readSmall(source: string | number, what: string): Buffer {
         }
         if (got === 0) break;
       }
-      const bytes = sodium().sodium_malloc(length);
+      const bytes = takeSecret(length);
       bytes.set(scratch.subarray(0, length));
       return bytes;
     } finally {
@@ -79,7 +79,7 @@ export function parseRecipient(text: string, where: string): Uint8Array {
 export function readRecipients(path: string): Uint8Array[] {
   const bytes = readSmall(path, 'recipients file');
   const rows = lines(bytes);
-  sodium().sodium_free(bytes);
+  dropSecret(bytes);
   const found = rows.map((line, index) => parseRecipient(line, `recipient ${index + 1} of ${path}`));
   if (found.length === 0) {
     throw new PodError(
@@ -118,14 +118,14 @@ export function readIdentities(path: string): Identity[] {
           : 'a key looks like AGE-SECRET-KEY-1…',
       );
     }
-    const secret = sodium().sodium_malloc(32);
+    const secret = takeSecret(32);
     secret.set(decoded.bytes);
     sodium().sodium_memzero(decoded.bytes);
     const point = new Uint8Array(32);
     sodium().crypto_scalarmult_base(point, secret);
     return { secret, point };
   });
-  sodium().sodium_free(bytes);
+  dropSecret(bytes);
   if (found.length === 0) throw new PodError('usage', `the key file ${path} holds no key`);
   return found;
 }
@@ -160,9 +160,9 @@ export function readPassphrase(source: string | number, strict: boolean): Buffer
         'use a sentence, or a key file: head -c 32 /dev/urandom > FILE',
       );
     }
-    const passphrase = sodium().sodium_malloc(length);
+    const passphrase = takeSecret(length);
     passphrase.set(bytes.subarray(0, length));
-    sodium().sodium_free(bytes);
+    dropSecret(bytes);
     return passphrase;
   }
   if (bytes.length < 32) {
@@ -173,9 +173,9 @@ export function readPassphrase(source: string | number, strict: boolean): Buffer
     );
   }
   const digest = createHash('sha256').update(bytes).digest();
-  const passphrase = sodium().sodium_malloc(64);
+  const passphrase = takeSecret(64);
   passphrase.write(digest.toString('hex'), 'latin1');
   sodium().sodium_memzero(digest);
-  sodium().sodium_free(bytes);
+  dropSecret(bytes);
   return passphrase;
 }

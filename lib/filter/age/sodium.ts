@@ -40,3 +40,25 @@ export function sodium(): Sodium {
   loaded ??= createRequire(import.meta.url)('sodium-native') as Sodium;
   return loaded;
 }
+
+const small = 64;
+const pooled = new WeakSet<ArrayBufferLike>();
+const unused: ArrayBufferLike[] = [];
+
+/**
+ * Secret memory: guarded, locked where the limit allows. Small pieces are used again, because what is freed is
+ * given back to the system only when the event loop runs.
+ */
+export function takeSecret(size: number): Buffer {
+  if (size > small) return sodium().sodium_malloc(size);
+  const buffer = unused.pop() ?? sodium().sodium_malloc(small).buffer;
+  pooled.add(buffer);
+  return Buffer.from(buffer as ArrayBuffer, 0, size);
+}
+
+/** Zero it and give it back. Not to be used afterwards. */
+export function dropSecret(secret: Buffer): void {
+  sodium().sodium_memzero(secret);
+  if (pooled.has(secret.buffer)) unused.push(secret.buffer);
+  else sodium().sodium_free(secret);
+}
