@@ -4,9 +4,9 @@
  */
 import { flushable, none } from 'stream-chain/defs.js';
 import { defineFilter, type Item, type MapResult, many } from '../lib/filter/define.ts';
+import { divideToFit } from '../lib/filter/fit.ts';
 import { warn } from '../lib/filter/warn.ts';
 import { quote } from '../lib/image/model.ts';
-import type { Records } from '../lib/image/record.ts';
 import {
   relocateAreas,
   relocateExecutable,
@@ -48,14 +48,10 @@ function relocate(item: Item, rules: PathRules): object {
 
 /** Longer paths may need more frames: areas can be divided, other records cannot. */
 function fit(item: Item): Item[] {
-  if (encodeMeta(item.meta).length <= maxMeta) return [item];
-  if (item.name !== 'areas')
+  if (item.name === 'areas') return divideToFit(item, 'areas');
+  if (encodeMeta(item.meta).length > maxMeta)
     throw cannotRelocate(`${item.name} ${String(item.meta.id)}`, 'its record gets too long');
-  const { areas } = item.meta as unknown as Records['areas'];
-  const half = areas.length >> 1;
-  return [areas.slice(0, half), areas.slice(half)].flatMap((part) =>
-    fit(item.with({ meta: { ...item.meta, areas: part } })),
-  );
+  return [item];
 }
 
 export const filter = defineFilter({

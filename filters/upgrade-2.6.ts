@@ -8,6 +8,7 @@
  */
 import { flushable, none } from 'stream-chain/defs.js';
 import { defineFilter, Item, type MapResult, many } from '../lib/filter/define.ts';
+import { divideToFit } from '../lib/filter/fit.ts';
 import { warn } from '../lib/filter/warn.ts';
 import type { Area, TreeEntry } from '../lib/image/model.ts';
 import { sectionOf } from '../lib/image/model.ts';
@@ -27,6 +28,8 @@ import { PodError } from '../lib/stream/error.ts';
 const defaultKeep = 64;
 const treeChunk = 256;
 const mostLosses = 64;
+/** What schemas/hello.json allows. */
+const schemaLosses = 1024;
 
 /** A task whose records came, waiting for the rest of its process. */
 interface HeldTask {
@@ -155,7 +158,7 @@ class Upgrade {
         ...hello,
         semantics: '2.6',
         requires: merged ? [...new Set([...hello.requires, 'thread-groups'])] : hello.requires,
-        ...(kept.length > 0 ? { losses: [...(hello.losses ?? []), ...kept] } : {}),
+        ...(kept.length > 0 ? { losses: [...(hello.losses ?? []), ...kept].slice(0, schemaLosses) } : {}),
       },
     });
   }
@@ -172,7 +175,12 @@ class Upgrade {
     if (!first) return [];
     const out: Item[] = [];
     for (let at = 0; at < tree.length; at += treeChunk)
-      out.push(item.with({ meta: { ...record, processes: tree.slice(at, at + treeChunk) } }));
+      out.push(
+        ...divideToFit(
+          item.with({ meta: { ...record, processes: tree.slice(at, at + treeChunk) } }),
+          'processes',
+        ),
+      );
     return out;
   }
 

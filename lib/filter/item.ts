@@ -1,7 +1,9 @@
 /** A frame as a map filter's functions see it. */
 import { checkRecord, type Records } from '../image/record.ts';
-import { criticalFlag, type Frame } from '../stream/frame.ts';
+import { PodError } from '../stream/error.ts';
+import { criticalFlag, type Frame, maxMeta } from '../stream/frame.ts';
 import { type KindName, kindName, kinds } from '../stream/kind.ts';
+import { encodeMeta } from '../stream/meta.ts';
 import type { StreamWriter } from '../stream/stream-writer.ts';
 
 const noData = new Uint8Array(0);
@@ -76,9 +78,19 @@ export class Item {
       : new Item(this.kind, this.flags, this.seq, this.#meta, new Uint8Array(this.data));
   }
 
-  /** Send it on. */
+  /** Send it on; a record that has outgrown its frame is exit 9. */
   writeTo(writer: StreamWriter): void {
-    if (this.#frame) writer.forward(this.#frame);
-    else writer.record(this.kind, this.#meta!, this.data, this.flags);
+    if (this.#frame) {
+      writer.forward(this.#frame);
+      return;
+    }
+    const meta = encodeMeta(this.#meta!);
+    if (meta.length > maxMeta) {
+      throw new PodError(
+        'limit',
+        `the ${this.name ?? this.kind} record made of frame ${this.seq} has ${meta.length} bytes, more than ${maxMeta}`,
+      );
+    }
+    writer.frame(this.kind, this.flags, meta, this.data);
   }
 }

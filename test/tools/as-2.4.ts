@@ -328,7 +328,9 @@ function turnHello(hello: Records['hello']): object {
   };
 }
 
+/** dontfork and wipeonfork change what a child sees; the other new ones only change speed or core dumps. */
 const knownAdvice = new Set<string>(['sequential', 'random']);
+const idleAdvice = new Set<string>(['hugepage', 'nohugepage', 'mergeable', 'dontdump']);
 
 function turnAreas(record: Records['areas']): object | undefined {
   const areas: Area[] = [];
@@ -336,10 +338,11 @@ function turnAreas(record: Records['areas']): object | undefined {
     if (area.kind === 'vdso' || area.kind === 'vvar') continue;
     const object = `area 0x${area.start.toString(16)} of address space ${record.mm}`;
     if (area.lockOnFault) throw refuse(`${object} is locked on fault`);
-    const advice = area.advice?.find((each) => !knownAdvice.has(each));
-    if (advice) throw refuse(`${object} has the advice ${advice}`);
-    const { name: _name, ...rest } = area;
-    areas.push(rest);
+    const advice = area.advice?.filter((each) => !idleAdvice.has(each)) ?? [];
+    const fresh = advice.find((each) => !knownAdvice.has(each));
+    if (fresh) throw refuse(`${object} has the advice ${fresh}`);
+    const { name: _name, advice: _all, ...rest } = area;
+    areas.push({ ...rest, ...(advice.length > 0 ? { advice } : {}) });
   }
   return areas.length > 0 ? { ...record, areas } : undefined;
 }

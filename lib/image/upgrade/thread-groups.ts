@@ -6,8 +6,8 @@
  * everything; 2.6 still runs them, and they signal each other by pid, so they are merged only when asked for
  * (linux-threads.ts).
  */
-import type { TreeEntry } from '../model.ts';
-import { quote } from '../model.ts';
+import { PodError } from '../../stream/error.ts';
+import { quote, type TreeEntry } from '../model.ts';
 import type { Records } from '../record.ts';
 import { cannotUpgrade } from './cannot.ts';
 
@@ -20,8 +20,16 @@ export interface ThreadGroup {
 /** Groups of two or more that CLONE_THREAD made. */
 export function cloneThreadGroups(entries: readonly TreeEntry[]): ThreadGroup[] {
   const groups = new Map<number, number[]>();
+  const own = new Map(entries.map(({ pid, threadGroup }) => [pid, threadGroup ?? pid]));
   for (const { pid, threadGroup } of entries) {
     if (threadGroup === undefined) continue;
+    if (own.get(threadGroup) !== threadGroup) {
+      throw new PodError(
+        'damaged',
+        `process ${pid} is in the thread group of ${threadGroup}, which does not lead one`,
+        'the stream was damaged or its maker is broken',
+      );
+    }
     const members = groups.get(threadGroup) ?? [];
     if (pid === threadGroup) members.unshift(pid);
     else members.push(pid);
