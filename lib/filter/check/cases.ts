@@ -1,6 +1,6 @@
 /** What the kit tries. A case returns what is wrong, or nothing. */
 import { kinds } from '../../stream/kind.ts';
-import type { Subject } from './index.ts';
+import type { FilterDescription } from '../describe.ts';
 import { type Outcome, runProgram, runStalled } from './run-program.ts';
 import {
   alienKind,
@@ -14,6 +14,15 @@ import {
   unknownKey,
   writeSample,
 } from './sample.ts';
+
+/** The filter under test. */
+export interface Subject {
+  path: string;
+  description: FilterDescription;
+  /** Options in each direction. */
+  forward: readonly string[];
+  undo: readonly string[];
+}
 
 export interface Case {
   name: string;

@@ -8,7 +8,7 @@ import { packageRoot } from '../../../native/package-root.ts';
 import { PodError } from '../../stream/error.ts';
 import { type FilterDescription, readDescription } from '../describe.ts';
 import { describeLimit, locate } from '../discover.ts';
-import { type Case, cases } from './cases.ts';
+import { type Case, cases, type Subject } from './cases.ts';
 import { runProgram } from './run-program.ts';
 
 export interface Finding {
@@ -23,14 +23,6 @@ export interface Report {
   path: string;
   passed: boolean;
   findings: Finding[];
-}
-
-export interface Subject {
-  path: string;
-  description: FilterDescription;
-  /** Options in each direction. */
-  forward: readonly string[];
-  undo: readonly string[];
 }
 
 /** `tokens`: options of the filter, then, behind `--undo`, those for undoing (keys). */
