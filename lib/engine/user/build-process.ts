@@ -181,6 +181,9 @@ function setScheduling(
   );
 }
 
+/** SECBIT_KEEP_CAPS. */
+const keepCaps = 1 << 4;
+
 /** credentials(7), in the order in which each step is still allowed. */
 export function setCredentials(task: NewTask, wanted: Records['thread']['credentials'], warn: Warn): void {
   const status = readStatus(task.tid, task.tid);
@@ -204,7 +207,12 @@ export function setCredentials(task: NewTask, wanted: Records['thread']['credent
   }
   const [ruid, euid, suid, fsuid] = wanted.uids as [number, number, number, number];
   const [rgid, egid, sgid, fsgid] = wanted.gids as [number, number, number, number];
-  add('capabilities', false, SYS.prctl, PR.setKeepCaps, 1, 0, 0, 0);
+  // Setting them takes a capability that is gone in the end; and until then capabilities must outlive the user id.
+  if (wanted.securebits !== 0) {
+    add('securebits', false, SYS.prctl, PR.setSecurebits, wanted.securebits | keepCaps, 0, 0, 0);
+  } else {
+    add('capabilities', false, SYS.prctl, PR.setKeepCaps, 1, 0, 0, 0);
+  }
   if (!same(words('Gid'), wanted.gids)) {
     add('group ids', true, SYS.setresgid, rgid, egid, sgid);
     if (fsgid !== egid) add('file system group id', true, SYS.setfsgid, fsgid);
@@ -226,13 +234,13 @@ export function setCredentials(task: NewTask, wanted: Records['thread']['credent
     ]),
   );
   add('capabilities', true, SYS.capset, header, remote.put(new Uint8Array(data.buffer)));
-  add('capabilities', false, SYS.prctl, PR.setKeepCaps, 0, 0, 0, 0);
+  if ((wanted.securebits & keepCaps) === 0) {
+    add('capabilities', false, SYS.prctl, PR.setKeepCaps, 0, 0, 0, 0);
+  }
   for (let capability = 0; capability < 64; capability++) {
     if ((wanted.ambient >> BigInt(capability)) & 1n)
       add('the ambient set', false, SYS.prctl, PR.capAmbient, PR.capAmbientRaise, capability, 0, 0);
   }
-  if (wanted.securebits !== 0)
-    add('securebits', false, SYS.prctl, PR.setSecurebits, wanted.securebits, 0, 0, 0);
   if (wanted.noNewPrivs) add('no_new_privs', true, SYS.prctl, PR.setNoNewPrivs, 1, 0, 0, 0);
   if (permitted !== wanted.permitted)
     warn(`thread ${task.inner}: some capabilities of the session are not to be had here`);
@@ -260,7 +268,16 @@ export function setLate(task: NewTask, dumpable: number | undefined, deathSignal
   task.remote.run(calls);
 }
 
-/** Signals that were queued: first those go that the building itself has sent (SIGCHLD of ghosts). */
+/** Take away the signals that the building itself has sent (SIGCHLD of ghosts); before any is queued anew. */
+export function dropPending(task: NewTask): void {
+  const { remote } = task;
+  remote.reset();
+  const set = remote.put(new Uint8Array(8).fill(0xff));
+  const zero = remote.put(new Uint8Array(16));
+  while (remote.run([[SYS.rt_sigtimedwait, set, 0, zero, 8]])[0]! >= 0n);
+}
+
+/** Signals that were queued when the session was dumped. */
 export function setPending(
   task: NewTask,
   pid: number,
@@ -268,11 +285,6 @@ export function setPending(
   own: readonly Uint8Array[],
 ): void {
   const { remote } = task;
-  remote.reset();
-  const set = remote.put(new Uint8Array(8).fill(0xff));
-  const zero = remote.put(new Uint8Array(16));
-  const EAGAIN = -11n;
-  while (remote.run([[SYS.rt_sigtimedwait, set, 0, zero, 8]])[0] !== EAGAIN);
   const number = (signal: Uint8Array) => new DataView(signal.buffer, signal.byteOffset).getInt32(0, true);
   for (const signal of shared) {
     remote.reset();

@@ -16,6 +16,7 @@ import { PodError } from '../../stream/error.ts';
 import { CLONE, PTRACE, SYS } from './abi.ts';
 import { type ImageRecords, needed, type TreeEntry } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
+import { isGone } from './proc.ts';
 
 const SIGCHLD = 17;
 
@@ -107,7 +108,7 @@ class TreeBuilder {
   #create(plan: Plan, parent: NewTask, inherited: number): void {
     const task = this.#fork(plan, parent);
     const before = plan.children.filter(
-      (child) => plan.sid === plan.pid && child.sid !== plan.pid && child.sid !== child.pid,
+      (child) => plan.sid === plan.pid && (bornInto(child) ?? plan.pid) !== plan.pid,
     );
     const after = plan.children.filter((child) => !before.includes(child));
     for (const child of before) this.#create(child, task, inherited);
@@ -219,7 +220,26 @@ class TreeBuilder {
   }
 }
 
-/** Let a task go. */
+/**
+ * The session a process was forked into, as far as the tree tells: its own, or, when it leads one, that of a child
+ * it forked before.
+ */
+function bornInto(plan: Plan): number | undefined {
+  if (plan.sid !== plan.pid) return plan.sid;
+  for (const child of plan.children) {
+    const session = bornInto(child);
+    if (session !== undefined && session !== plan.pid) return session;
+  }
+  return undefined;
+}
+
+/** Let a task go. It may have ended already: others of its session run since a moment ago. */
 export function detach(tid: number): void {
-  native().resume(tid, PTRACE.detach, 0);
+  try {
+    native().resume(tid, PTRACE.detach, 0);
+  } catch (cause) {
+    if (!isGone(cause)) throw cause;
+    // A tracer's dead stay until it has taken note.
+    native().waitStop(tid, 1000);
+  }
 }

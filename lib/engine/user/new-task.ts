@@ -75,18 +75,22 @@ export class NewTask {
     words[REG.rax] = BigInt(SYS.exit_group);
     words[REG.rdi] = BigInt(code);
     native().setRegisters(this.tid, registers);
-    this.#run(0);
+    native().resume(this.tid, PTRACE.cont, 0);
+    this.#awaitEnd(0);
   }
 
   #die(signal: number): void {
-    const { remote } = this;
-    remote.run([[SYS.tgkill, this.inner, this.inner, signal]]);
-    native().setSignalMask(this.tid, 0n);
-    this.#run(signal);
+    if (signal === SIGKILL) {
+      process.kill(this.tid, 'SIGKILL');
+    } else {
+      this.remote.run([[SYS.tgkill, this.inner, this.inner, signal]]);
+      native().setSignalMask(this.tid, 0n);
+      native().resume(this.tid, PTRACE.cont, 0);
+    }
+    this.#awaitEnd(signal);
   }
 
-  #run(signal: number): void {
-    native().resume(this.tid, PTRACE.cont, 0);
+  #awaitEnd(signal: number): void {
     for (;;) {
       const stop = native().waitStop(this.tid, 5000);
       if (!stop) throw new PodError('other', `task ${this.inner} did not end`);
@@ -99,6 +103,7 @@ export class NewTask {
   }
 }
 
+const SIGKILL = 9;
 const EEXIST = 17;
 const EAGAIN = 11;
 const ENOMEM = 12;

@@ -233,6 +233,7 @@ class Builder {
       build.makeTimers(task, image.record.timers ?? []);
     }
     tree.finish();
+    for (const { task, others } of sets) for (const each of [task, ...others]) build.dropPending(each);
     for (const { task, image, others } of sets) {
       [task, ...others].forEach((each, index) => {
         const thread = image.threads[index]!;
