@@ -240,7 +240,11 @@ function askThread(remote: Remote): AskedThread {
     alternateStack:
       flags & SS_DISABLE
         ? undefined
-        : { address: view.getBigUint64(0, true), size: view.getBigUint64(16, true), flags: (flags & ~1) >>> 0 },
+        : {
+            address: view.getBigUint64(0, true),
+            size: view.getBigUint64(16, true),
+            flags: (flags & ~1) >>> 0,
+          },
     clearChildTid: view.getBigUint64(Number(tid - stack), true),
     parentDeathSignal: view.getInt32(Number(death - stack), true),
     securebits: Number(securebits),
