@@ -19,7 +19,7 @@ const opening =
   O.directory;
 
 /** A path as a process's own root sees it, from the path that /proc shows us. */
-function belowRoot(pid: number, link: string): string {
+export function belowRoot(pid: number, link: string): string {
   const root = readlinkSync(`/proc/${pid}/root`);
   if (root === '/') return link;
   return link === root ? '/' : link.startsWith(`${root}/`) ? link.slice(root.length) : link;

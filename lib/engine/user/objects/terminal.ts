@@ -4,11 +4,12 @@
  * session it controls and which group is in its foreground are set from inside, by the session's leader.
  */
 import type { Records } from '../../../image/record.ts';
-import { AT_FDCWD, O, SYS } from '../abi.ts';
+import { AT_FDCWD, F, O, SYS } from '../abi.ts';
 import { inner, readStat, readStatus, statField } from '../proc.ts';
-import { RemoteError } from '../remote.ts';
+import { type Remote, RemoteError } from '../remote.ts';
 import type { DumpContext, FileObject, OpenFile, RestoreContext, RestoredTable } from './file-object.ts';
 import { codeOf, errnoName, ioctlRead, readable } from './local-calls.ts';
+import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
 
 const TCGETS2 = 0x802c542a;
@@ -110,6 +111,7 @@ export const terminal: FileObject = {
           columns,
           path: file.link,
           ...readControl(device, context),
+          ...readOwner(file, context),
         },
       },
     ];
@@ -125,12 +127,18 @@ export const terminal: FileObject = {
 
   restoreInTable(_name, meta, table, context) {
     const record = meta as Records['terminal'];
-    const done = context.once('controlled terminals', () => new Set<number>());
-    if (record.session === undefined || done.has(record.tty)) return 'done';
-    if (table.pid !== record.session) return 'next-table';
-    takeControl(record, table, context);
-    done.add(record.tty);
-    return 'done';
+    const controlled = context.once('controlled terminals', () => new Set<number>());
+    if (table.pid === record.session && !controlled.has(record.tty)) {
+      takeControl(record, table, context);
+      controlled.add(record.tty);
+    }
+    if (record.role === 'controlling') return reopen(record, table, context);
+    return record.session === undefined || controlled.has(record.tty) ? 'done' : 'next-table';
+  },
+
+  arm(_name, meta, context) {
+    const record = meta as Records['terminal'];
+    armOwner(record.id, record.owner, context);
   },
 };
 
@@ -193,4 +201,59 @@ function takeControl(record: Records['terminal'], table: RestoredTable, context:
       `process group ${record.foreground} could not become the foreground of the terminal (${errnoName(Number(-set!))})`,
     );
   }
+}
+
+interface Reopened {
+  /** Who has /dev/tty open: pid in the session, number. */
+  source: { pid: number; fd: number } | undefined;
+  /** Tables that came before it. */
+  waiting: RestoredTable[];
+}
+
+/**
+ * /dev/tty is a device of its own, and only a process of the terminal's session can open it: the first that can
+ * does, and all others that shared the open file get it from there, the builder included.
+ */
+function reopen(
+  record: Records['terminal'],
+  table: RestoredTable,
+  context: RestoreContext,
+): 'done' | 'next-table' {
+  const state = context.once(`/dev/tty ${record.id}`, (): Reopened => ({ source: undefined, waiting: [] }));
+  if (state.source) {
+    share(state.source, table.remote, table.numbers(record.id));
+    return 'next-table';
+  }
+  const { remote } = table;
+  remote.reset();
+  const flags = (record.flags & O.accessMode) | O.noctty | O.nonblock;
+  const [fd] = remote.run([[SYS.openat, AT_FDCWD, remote.putString('/dev/tty'), flags]]);
+  if (fd! < 0n) {
+    state.waiting.push(table);
+    return 'next-table';
+  }
+  remote.run([[SYS.fcntl, fd!, F.setfl, record.flags & (O.append | O.nonblock | O.async)]]);
+  const numbers = table.numbers(record.id);
+  replace(remote, fd!, numbers);
+  state.source = { pid: table.pid, fd: numbers[0]! };
+  share(state.source, context.builder, [context.descriptor(record.id)]);
+  for (const other of state.waiting.splice(0)) share(state.source, other.remote, other.numbers(record.id));
+  return 'next-table';
+}
+
+/** Give a task the open file of another, in place of what it has under `numbers`. */
+function share(source: { pid: number; fd: number }, remote: Remote, numbers: readonly number[]): void {
+  const pidfd = remote.call('pidfd_open', SYS.pidfd_open, source.pid, 0);
+  const fd = remote.call('pidfd_getfd', SYS.pidfd_getfd, pidfd, source.fd, 0);
+  replace(remote, fd, numbers);
+  remote.run([[SYS.close, pidfd]]);
+}
+
+/** Put a descriptor at numbers in use, which keep their close-on-exec, and close it. */
+function replace(remote: Remote, fd: bigint, numbers: readonly number[]): void {
+  for (const number of numbers) {
+    const [cloexec] = remote.run([[SYS.fcntl, number, F.getfd, 0]]);
+    remote.call('dup3', SYS.dup3, fd, number, cloexec === 1n ? O.cloexec : 0);
+  }
+  remote.run([[SYS.close, fd]]);
 }

@@ -87,7 +87,7 @@ function isLate(content: Content): boolean {
 function makeConnection(record: Socket, context: RestoreContext): [number, number] {
   const name = record.accepted ? record.address : record.peerAddress;
   if (name === undefined || record.type === 'dgram') return makePair(record, context);
-  const ends = connectThrough(name, record, context);
+  const ends = inFolder(record, context, () => connectThrough(name, record, context));
   if (!ends) {
     context.warn(`a connection loses the name ${describe(name)} of its listener, which is taken here`);
     return makePair(record, context);
@@ -265,11 +265,12 @@ export function finishSockets(context: RestoreContext): void {
   state.finished = true;
   const records = [...state.records.values()];
   // A name that leads nowhere any more gives way to one that does.
-  for (const record of records) if (record.unlinked) bindOwn(record, context);
-  for (const record of records) if (!record.unlinked) bindOwn(record, context);
+  const bind = (record: Socket) => inFolder(record, context, () => bindOwn(record, context));
+  for (const record of records) if (record.unlinked) bind(record);
+  for (const record of records) if (!record.unlinked) bind(record);
   for (const record of records) {
     if (record.state === 'listening') listen(record, context);
-    fillLate(record, state, context);
+    inFolder(record, context, () => fillLate(record, state, context));
   }
   for (const record of records) {
     if (record.type === 'dgram' && record.state === 'connected') connectOneWay(record, state, context);
@@ -295,6 +296,29 @@ function close(record: Socket, context: RestoreContext): void {
     setPeekOffset(local, record.peekOffset);
   } finally {
     closeLocal(local);
+  }
+}
+
+/** Do what uses the record's name in the folder it is relative to. */
+function inFolder<Result>(record: Socket, context: RestoreContext, body: () => Result): Result {
+  if (record.folder === undefined) return body();
+  const { builder } = context;
+  builder.reset();
+  const before = builder.call('open', SYS.openat, AT_FDCWD, builder.putString('.'), O.path | O.directory);
+  try {
+    const [entered] = builder.run([[SYS.chdir, builder.putString(record.folder)]]);
+    if (entered! < 0n) {
+      context.refuse(
+        `the folder ${record.folder} of a socket's name can't be entered (${errnoName(Number(-entered!))})`,
+        'bring the folder to this computer',
+      );
+    }
+    return body();
+  } finally {
+    builder.run([
+      [SYS.fchdir, before],
+      [SYS.close, before],
+    ]);
   }
 }
 
@@ -392,11 +416,15 @@ function putAddress(name: Uint8Array, context: RestoreContext): [bigint, number]
 
 function connectOneWay(record: Socket, state: State, context: RestoreContext): void {
   const { builder } = context;
-  const target = record.peer === undefined ? undefined : state.records.get(record.peer)?.address;
-  if (target === undefined) context.refuse('a datagram socket sends to a socket that has no name');
-  builder.reset();
+  const peer = record.peer === undefined ? undefined : state.records.get(record.peer);
+  const target = peer?.address;
+  if (!peer || target === undefined)
+    return context.refuse('a datagram socket sends to a socket that has no name');
   try {
-    builder.call('connect', SYS.connect, context.descriptor(record.id), ...putAddress(target, context));
+    inFolder(peer, context, () => {
+      builder.reset();
+      builder.call('connect', SYS.connect, context.descriptor(record.id), ...putAddress(target, context));
+    });
   } catch (cause) {
     if (!(cause instanceof RemoteError)) throw cause;
     context.refuse(

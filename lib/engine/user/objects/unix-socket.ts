@@ -6,12 +6,13 @@
  * names. What other sockets find by name (bind, listen, datagram destinations) comes last, before the tasks run:
  * until then nobody outside sees the session.
  */
-import { lstatSync } from 'node:fs';
+import { type BigIntStats, lstatSync, readlinkSync } from 'node:fs';
 import type { Records } from '../../../image/record.ts';
 import { O } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile, OutRecord } from './file-object.ts';
 import { pollNow, readOption, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
+import { belowRoot } from './paths.ts';
 import { type DiagSocket, unixSockets } from './socket-diag.ts';
 import { type Message, peekMessages, peekOffset, peekStream } from './socket-queue.ts';
 import { finishSockets, restoreSocket } from './unix-rebuild.ts';
@@ -90,24 +91,45 @@ function readName(file: OpenFile, socket: DiagSocket, context: DumpContext): Par
   if (name[0] === 0) return { address: name };
   const address = trimPath(name);
   const path = Buffer.from(address).toString('utf8');
-  if (!path.startsWith('/')) {
-    context.refuse(file, `it is bound to the relative path ${path}`, 'bind it to an absolute path');
-  }
-  try {
-    const found = lstatSync(`/proc/${file.pid}/root${path}`, { bigint: true });
-    if (socket.node && found.ino === BigInt(socket.node.inode)) {
-      return {
-        address,
-        fileMode: Number(found.mode),
-        fileUid: Number(found.uid),
-        fileGid: Number(found.gid),
-      };
-    }
-  } catch {
-    // Gone, as a server that ends cleanly leaves it.
-  }
-  return { address, unlinked: true };
+  const place = findNode(file, path, socket, context);
+  if (!place) return { address, unlinked: true, ...folderOf(path, readFolder(file.pid)) };
+  const { folder, stat } = place;
+  return {
+    address,
+    fileMode: Number(stat.mode),
+    fileUid: Number(stat.uid),
+    fileGid: Number(stat.gid),
+    ...folderOf(path, folder),
+  };
 }
+
+/** Where the socket file lies; undefined when it is gone, as a server that ends cleanly leaves it. */
+function findNode(
+  file: OpenFile,
+  path: string,
+  socket: DiagSocket,
+  context: DumpContext,
+): { folder: string; stat: BigIntStats } | undefined {
+  // A relative name belongs to the folder somebody was in at the time, and most likely still is.
+  const pids = [file.pid, ...context.files.map((each) => each.pid)];
+  const folders = path.startsWith('/') ? [''] : [...new Set(pids.map(readFolder))];
+  for (const folder of folders) {
+    try {
+      const stat = lstatSync(`/proc/${file.pid}/root${folder}/${path}`, { bigint: true });
+      if (socket.node && stat.ino === BigInt(socket.node.inode)) return { folder, stat };
+    } catch {
+      // Not there.
+    }
+  }
+  return undefined;
+}
+
+/** Working directory of a process, in its own root. */
+function readFolder(pid: number): string {
+  return belowRoot(pid, readlinkSync(`/proc/${pid}/cwd`));
+}
+
+const folderOf = (path: string, folder: string) => (path.startsWith('/') ? {} : { folder });
 
 /** A path comes with its closing NUL. */
 function trimPath(name: Uint8Array): Uint8Array {
@@ -190,9 +212,14 @@ function readAccepted(
         'keep the listening socket open',
       );
     }
-    return isListener(mine) ? { accepted: true } : { peerAddress: theirs };
+    return isListener(mine) ? { accepted: true } : { peerAddress: theirs, ...folderOfPeer(file, theirs) };
   }
-  return mine.length > 0 ? { accepted: true } : { peerAddress: theirs };
+  return mine.length > 0 ? { accepted: true } : { peerAddress: theirs, ...folderOfPeer(file, theirs) };
+}
+
+/** For a relative name of the listener any folder does: the name is only borrowed for a moment. */
+function folderOfPeer(file: OpenFile, name: Uint8Array): { folder?: string } {
+  return name[0] === 0 || name[0] === 0x2f ? {} : { folder: readFolder(file.pid) };
 }
 
 /** The peer closed with unread data: the next call fails with ECONNRESET, which asking for would take away. */
@@ -241,7 +268,7 @@ function findSender(file: OpenFile, message: Message, context: DumpContext): num
 export const unixSocket: FileObject = {
   records: ['unix-socket'],
   coverage:
-    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries and credentials, half-closed and closed ends, buffer sizes, time-outs; listening ones without waiting connections. Refused: a partner outside the session, descriptors on their way (SCM_RIGHTS), urgent data, relative names. SO_PEERCRED shows the pod's first process afterwards",
+    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries and credentials, half-closed and closed ends, buffer sizes, time-outs; listening ones without waiting connections. Refused: a partner outside the session, descriptors on their way (SCM_RIGHTS), urgent data. SO_PEERCRED shows the pod's first process afterwards",
 
   matches: (file) =>
     file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF_UNIX,
