@@ -418,8 +418,9 @@ function connectOneWay(record: Socket, state: State, context: RestoreContext): v
   const { builder } = context;
   const peer = record.peer === undefined ? undefined : state.records.get(record.peer);
   const target = peer?.address;
-  if (!peer || target === undefined)
-    return context.refuse('a datagram socket sends to a socket that has no name');
+  if (!peer || target === undefined) {
+    context.refuse('a datagram socket sends to a socket that has no name', 'load the image again');
+  }
   try {
     inFolder(peer, context, () => {
       builder.reset();
