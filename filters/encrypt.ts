@@ -83,17 +83,18 @@ export const filter = defineFilter({
     const identities = values.identity.flatMap(readIdentities);
     const source = passphraseSource(values);
     const passphrase = source === undefined ? undefined : readPassphrase(source, false);
-    const wipe = (): void => {
+    let held = true;
+    const forget = (): void => {
+      if (!held) return;
+      held = false;
       for (const { secret } of identities) dropSecret(secret);
       if (passphrase) dropSecret(passphrase);
     };
-    return new AgeDecoder((header) => {
-      try {
-        return unwrapFileKey(header, { identities, passphrase });
-      } finally {
-        wipe();
-      }
-    }, output);
+    return new AgeDecoder(
+      (header) => unwrapFileKey(header, { identities, passphrase }),
+      forget,
+      output,
+    );
   },
   recognises: (start) => Buffer.from(start).toString('latin1').startsWith(`${intro}\n`),
 });

@@ -27,13 +27,16 @@ const truncated = (): PodError =>
 export class AgeDecoder implements Sink {
   readonly #output: Sink;
   readonly #unwrap: (header: Header) => Buffer;
+  readonly #forget: () => void;
   #head = Buffer.alloc(0);
   #payload: { stage: ParallelStage; wipe: () => void } | undefined;
   #length = 0;
   #batches = 0;
 
-  constructor(unwrap: (header: Header) => Buffer, output: Sink) {
+  /** `forget` drops the keys; called as soon as the file key is known, or will not be. */
+  constructor(unwrap: (header: Header) => Buffer, forget: () => void, output: Sink) {
     this.#unwrap = unwrap;
+    this.#forget = forget;
     this.#output = output;
   }
 
@@ -61,6 +64,7 @@ export class AgeDecoder implements Sink {
   }
 
   abort(cause: unknown): void {
+    this.#forget();
     this.#payload?.stage.settle();
     this.#payload?.wipe();
     this.#output.abort(cause);
@@ -90,6 +94,7 @@ export class AgeDecoder implements Sink {
       return new Uint8Array(0);
     }
     const fileKey = this.#unwrap(parseHeader(this.#head.subarray(0, end)));
+    this.#forget();
     const { key, wipe } = derivePayloadKey(fileKey, this.#head.subarray(end, end + nonceLength));
     dropSecret(fileKey);
     const open = makeOpenJob({ key });

@@ -41,7 +41,8 @@ export function sodium(): Sodium {
   return loaded;
 }
 
-const small = 64;
+/** What fits in one page: less would not take less. */
+const small = 4000;
 const pooled = new WeakSet<ArrayBufferLike>();
 const unused: ArrayBufferLike[] = [];
 
