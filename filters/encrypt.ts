@@ -90,11 +90,7 @@ export const filter = defineFilter({
       for (const { secret } of identities) dropSecret(secret);
       if (passphrase) dropSecret(passphrase);
     };
-    return new AgeDecoder(
-      (header) => unwrapFileKey(header, { identities, passphrase }),
-      forget,
-      output,
-    );
+    return new AgeDecoder((header) => unwrapFileKey(header, { identities, passphrase }), forget, output);
   },
   recognises: (start) => Buffer.from(start).toString('latin1').startsWith(`${intro}\n`),
 });
