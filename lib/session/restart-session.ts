@@ -22,6 +22,9 @@ export interface RestartSessionOptions {
 /** A source of bytes: fill the target, return how many; 0 at the end. */
 export type Source = (target: Uint8Array) => number;
 
+/** A source that may have to wait for its bytes without stopping the program. */
+export type WaitingSource = (target: Uint8Array) => Promise<number>;
+
 export const descriptorSource =
   (fd: number): Source =>
   (target) =>
@@ -31,7 +34,7 @@ const chunk = 1 << 20;
 
 /** Restart a session. Resolves when it runs; on any failure nothing of it is left. */
 export async function restartSession(
-  source: Source,
+  source: Source | WaitingSource,
   options: RestartSessionOptions,
 ): Promise<{ entry: PodEntry }> {
   const restart = new Restart({ ...(options.ignoreCpu ? { ignoreCpu: true } : {}), warn: options.warn });
@@ -57,7 +60,7 @@ export async function restartSession(
   };
   const buffer = new Uint8Array(chunk);
   try {
-    for (let length = source(buffer); length > 0; length = source(buffer)) {
+    for (let length = await source(buffer); length > 0; length = await source(buffer)) {
       sink.write(buffer.subarray(0, length));
       await prepare();
     }

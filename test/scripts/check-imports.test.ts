@@ -49,6 +49,7 @@ const wrong: [rule: string, from: string, statement: string, to: string][] = [
   ['filters-below-bin', 'filters/a.ts', "import { type B } from '../lib/engine/b.ts';", 'lib/engine/b.ts'],
   ['engine-drive-pod-are-siblings', 'lib/drive/a.ts', "await import('../pod/b.ts');", 'lib/pod/b.ts'],
   ['session-above-makers', 'lib/drive/a.ts', "import type { B } from '../session/b.ts';", 'lib/session/b.ts'],
+  ['library-on-top', 'lib/session/a.ts', "import type { dump } from '../index.ts';", 'lib/index.ts'],
   ['bin-is-the-top', 'lib/pod/a.ts', "import type b from '../../bin/b.ts';", 'bin/b.ts'],
   ['nothing-unresolved', 'lib/pod/a.ts', "import '../../test/tools/forge.ts';", 'lib/pod/b.ts'],
 ];
