@@ -13,12 +13,15 @@
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
-import { CLONE, PTRACE, SYS } from './abi.ts';
+import { CLONE, PR, PTRACE, SYS } from './abi.ts';
 import { type ImageRecords, needed, type TreeEntry } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
 import { isGone } from './proc.ts';
 
 const SIGCHLD = 17;
+const WNOHANG = 1;
+/** __WALL: also children that end without SIGCHLD. */
+const waitAll = 0x40000000;
 
 export interface BuiltTree {
   /** Live processes by pid in the session. */
@@ -43,6 +46,8 @@ class TreeBuilder {
   readonly #builder: NewTask;
   readonly #plans = new Map<number, Plan>();
   readonly #tasks = new Map<number, NewTask>();
+  /** Children that their parent did not fork but took in, as a child subreaper (prctl(2)) does. */
+  readonly #adopted: Plan[] = [];
   #main = 0;
 
   constructor(image: ImageRecords, builder: NewTask) {
@@ -56,7 +61,9 @@ class TreeBuilder {
     const orphans = roots.filter((plan) => plan.sid !== plan.pid && this.#plans.has(plan.sid));
     const plain = roots.filter((plan) => !orphans.includes(plan));
     for (const root of plain) this.#create(root, this.#builder, 0);
-    this.#createOrphans(orphans);
+    // Those of pid 1 first: once a subreaper is set, orphans below it are its own.
+    for (const plan of orphans) this.#createOrphan(plan);
+    for (const plan of this.#adopted) this.#createOrphan(plan);
     this.#joinGroups();
     const zombies = [...this.#plans.values()].filter((plan) => plan.state === 'zombie' || plan.ghost);
     const tasks = new Map([...this.#tasks].filter(([pid]) => !zombies.some((zombie) => zombie.pid === pid)));
@@ -79,15 +86,28 @@ class TreeBuilder {
     }
     this.#addGhosts();
     for (const plan of this.#plans.values()) {
-      if (plan.ppid !== 0) needed(this.#plans, plan.ppid, 'process').children.push(plan);
+      if (plan.ppid === 0) continue;
+      const parent = needed(this.#plans, plan.ppid, 'process');
+      if (plan.sid === plan.pid || this.#sessionsOf(parent).includes(plan.sid)) parent.children.push(plan);
+      else this.#adopted.push(plan);
     }
   }
 
-  /** Leaders that are gone, sessions first: a group's ghost lives in the group's session. */
+  /** Sessions a process may have been in. */
+  #sessionsOf(plan: Plan): number[] {
+    if (plan.sid !== plan.pid) return [plan.sid];
+    const parent = this.#plans.get(plan.ppid);
+    return [plan.pid, ...(parent ? this.#sessionsOf(parent) : [0])];
+  }
+
+  /**
+   * Leaders that are gone, sessions first: a group's ghost lives in the group's session. A session's ghost is a
+   * child of the process that took in the session's orphans, so that they come to it.
+   */
   #addGhosts(): void {
-    const ghost = (pid: number, sid: number): Plan => ({
+    const ghost = (pid: number, sid: number, ppid: number): Plan => ({
       pid,
-      ppid: 0,
+      ppid,
       pgid: pid,
       sid,
       state: 'zombie',
@@ -96,11 +116,11 @@ class TreeBuilder {
       children: [],
     });
     for (const plan of [...this.#plans.values()]) {
-      if (plan.sid !== 0 && !this.#plans.has(plan.sid)) this.#plans.set(plan.sid, ghost(plan.sid, plan.sid));
+      if (plan.sid !== 0 && !this.#plans.has(plan.sid)) this.#plans.set(plan.sid, ghost(plan.sid, plan.sid, plan.ppid));
     }
     for (const plan of [...this.#plans.values()]) {
       if (plan.pgid !== 0 && !this.#plans.has(plan.pgid))
-        this.#plans.set(plan.pgid, ghost(plan.pgid, plan.sid));
+        this.#plans.set(plan.pgid, ghost(plan.pgid, plan.sid, 0));
     }
   }
 
@@ -169,20 +189,23 @@ class TreeBuilder {
     return this.#image.processes.get(parent)?.record[key] === record[key];
   }
 
-  /** Forked by a helper out of a member of their session, whose end makes them pid 1's children. */
-  #createOrphans(orphans: readonly Plan[]): void {
-    for (const plan of orphans) {
-      const member = this.#tasks.get(plan.sid);
-      if (!member)
-        throw new PodError(
-          'cannot-restart',
-          `process ${plan.pid} (${plan.comm}) is in session ${plan.sid}, which can't be made`,
-        );
-      const helper = member.clone(member.remote, this.#freePid(), 0, 0, 'a helper process');
-      this.#create(plan, helper, plan.sid);
-      helper.end(0);
-      member.remote.run([[SYS.wait4, helper.inner, 0, 0x40000000 /* __WALL */, 0]]);
-    }
+  /**
+   * Forked by a helper out of a member of its session, whose end hands it to the next subreaper above: its parent in
+   * the image, or pid 1.
+   */
+  #createOrphan(plan: Plan): void {
+    const member = this.#tasks.get(plan.sid);
+    if (!member)
+      throw new PodError(
+        'cannot-restart',
+        `process ${plan.pid} (${plan.comm}) is in session ${plan.sid}, which can't be made`,
+      );
+    // Whether the parent stays a subreaper is set with the rest of its attributes.
+    this.#tasks.get(plan.ppid)?.remote.run([[SYS.prctl, PR.setChildSubreaper, 1, 0, 0, 0]]);
+    const helper = member.clone(member.remote, this.#freePid(), 0, 0, 'a helper process');
+    this.#create(plan, helper, plan.sid);
+    helper.end(0);
+    member.remote.run([[SYS.wait4, helper.inner, 0, waitAll, 0]]);
   }
 
   #freePid(): number {
@@ -215,7 +238,9 @@ class TreeBuilder {
     for (const plan of [...zombies].reverse()) {
       const task = this.#tasks.get(plan.pid)!;
       task.end(plan.ghost ? 0 : (plan.status ?? 0));
-      if (plan.ghost) this.#builder.remote.run([[SYS.wait4, plan.pid, 0, 0x40000001, 0]]);
+      if (!plan.ghost) continue;
+      const parents = new Set([this.#builder, ...this.#adopted.map((each) => this.#tasks.get(each.ppid)!)]);
+      for (const parent of parents) parent.remote.run([[SYS.wait4, plan.pid, 0, waitAll | WNOHANG, 0]]);
     }
   }
 }
