@@ -116,7 +116,8 @@ class TreeBuilder {
       children: [],
     });
     for (const plan of [...this.#plans.values()]) {
-      if (plan.sid !== 0 && !this.#plans.has(plan.sid)) this.#plans.set(plan.sid, ghost(plan.sid, plan.sid, plan.ppid));
+      if (plan.sid !== 0 && !this.#plans.has(plan.sid))
+        this.#plans.set(plan.sid, ghost(plan.sid, plan.sid, plan.ppid));
     }
     for (const plan of [...this.#plans.values()]) {
       if (plan.pgid !== 0 && !this.#plans.has(plan.pgid))
