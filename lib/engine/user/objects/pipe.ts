@@ -110,6 +110,7 @@ function restorePipe(record: Records['pipe'], context: RestoreContext): void {
   const contents = context.contents(record.id);
   const bytes = contents.reduce((sum, each) => sum + each.data.length, 0);
   if (bytes > record.capacity) context.refuse(`a pipe of ${record.capacity} bytes can't hold ${bytes}`);
+  if (record.path !== undefined) refuseUsedFifo(read, record.path, context);
   if (Number(builder.call('F_GETPIPE_SZ', SYS.fcntl, write, F.getPipeSize, 0)) !== record.capacity) {
     const [result] = builder.run([[SYS.fcntl, write, F.setPipeSize, record.capacity]]);
     if (result! < 0n) context.warn(`a pipe could not be given its capacity of ${record.capacity} bytes`);
@@ -124,6 +125,19 @@ function restorePipe(record: Records['pipe'], context: RestoreContext): void {
     }
   }
   built(context).set(record.id, { read, write, path: record.path, taken: new Set() });
+}
+
+/** What others have put into a FIFO would mix with what the session had in it. */
+function refuseUsedFifo(fd: number, path: string, context: RestoreContext): void {
+  const { builder } = context;
+  builder.reset();
+  const address = builder.reserve(4);
+  builder.call('FIONREAD', SYS.ioctl, fd, 0x541b, address);
+  if (new DataView(builder.read(address, 4).buffer).getInt32(0, true) === 0) return;
+  context.refuse(
+    `the FIFO ${path} is in use: it already has something in it`,
+    'end the program that uses it (the session this image was made of, perhaps)',
+  );
 }
 
 /**
