@@ -97,11 +97,14 @@ export class RunningProgram {
   async end(): Promise<void> {
     await until(() => {
       const left = this.pids();
-      for (const pid of left) {
-        try {
-          process.kill(pid, 'SIGKILL');
-        } catch {
-          // It went by itself.
+      // All stand still before the first is gone: nobody shall see another's end and complain of it.
+      for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
+        for (const pid of left) {
+          try {
+            process.kill(pid, signal);
+          } catch {
+            // It went by itself.
+          }
         }
       }
       return left.length === 0;
