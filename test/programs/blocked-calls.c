@@ -189,8 +189,10 @@ static void epoll_short(void) {
 	struct epoll_event got;
 	int result;
 	int64_t end = pod_now() + SHORT;
-	do result = epoll_wait(silent_poller, &got, 1, (int)((end - pod_now() + MILLISECOND) / MILLISECOND));
-	while (result == -1 && errno == EINTR && end > pod_now());
+	do {
+		int64_t rest = (end - pod_now() + MILLISECOND) / MILLISECOND;
+		result = epoll_wait(silent_poller, &got, 1, rest > 0 ? (int)rest : 0);
+	} while (result == -1 && errno == EINTR);
 	EQUAL(result, 0);
 }
 

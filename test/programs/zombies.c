@@ -98,6 +98,8 @@ int main(int argc, char **argv) {
 		int status;
 		EQUAL(waitpid(dead[1].pid, &status, 0), dead[1].pid);
 		CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 42);
+		/* Its own death is told, so not before the parent has counted. */
+		pod_await("counted");
 		_exit(0);
 	}
 	pod_await("child");
@@ -134,6 +136,7 @@ int main(int argc, char **argv) {
 		FAILS(kill(dead[i].pid, 0), ESRCH);
 	}
 	EQUAL(waitpid(odd, NULL, __WCLONE), odd);
+	pod_mark("counted");
 	pod_reap(child);
 	EQUAL(child_signals, signals + 1);
 	FAILS(waitpid(-1, NULL, __WALL), ECHILD);

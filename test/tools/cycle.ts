@@ -15,20 +15,22 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { packageRoot } from '../../native/package-root.ts';
 import { buildProgram, type Program } from './programs.ts';
-import { RunningProgram, until } from './running-program.ts';
+import { keepDescriptors, RunningProgram, until } from './running-program.ts';
 
 /**
  * - `undisturbed`: dumped again and again while it runs on.
  * - `restart`: dumped, killed, restarted.
  * - `thrice`: the same, three generations in a row, each from the image of the one before.
  * - `alive`: restarted while the original is still there (stopped), so that its pids are taken.
+ * - `refused`: the engine does not handle the object yet: exit 11 before anything is written, session unharmed.
  */
-export type Mode = 'undisturbed' | 'restart' | 'thrice' | 'alive';
+export type Mode = 'undisturbed' | 'restart' | 'thrice' | 'alive' | 'refused';
 
 export interface CycleOptions {
   mode: Mode;
@@ -154,11 +156,22 @@ class Cycle {
     await this.#running.beatOn(1);
   }
 
-  /** Dump to a file of this generation; the session runs on, and is neither traced nor stopped. */
-  async dump(): Promise<void> {
+  /** Dump to a file of this generation. A session that runs on is neither traced nor stopped. */
+  async dump(then: 'run' | 'kill' = 'run'): Promise<void> {
     const image = join(this.#folder, `image-${++this.#generation}`);
-    await this.#must(['pod-dump', this.#target], undefined, image);
+    await this.#must(['pod-dump', '--then', then, this.#target], undefined, image);
     this.#image = image;
+    const held = this.#heldTasks();
+    if (held.length > 0) throw new CycleError(`after the dump these tasks are held: ${held.join(', ')}`);
+  }
+
+  /** A dump that must be refused for what the session holds, named in the message. */
+  async dumpInVain(): Promise<void> {
+    const output = join(this.#folder, 'nothing');
+    const { status, stderr } = await this.#command(['pod-dump', this.#target], undefined, output);
+    if (status !== 11) throw new CycleError(`pod-dump ended with ${status}, not with 11`);
+    if (!/^pod-dump: error: .+ \(pid \d+\), /.test(stderr)) throw new CycleError('the message names nothing');
+    if (statSync(output).size > 0) throw new CycleError('pod-dump wrote something before it refused');
     const held = this.#heldTasks();
     if (held.length > 0) throw new CycleError(`after the dump these tasks are held: ${held.join(', ')}`);
   }
@@ -186,6 +199,9 @@ class Cycle {
         await this.dump();
         await this.#running.beatOn();
       }
+    } else if (mode === 'refused') {
+      await this.dumpInVain();
+      await this.#running.beatOn();
     } else if (mode === 'alive') {
       await this.dump();
       const originals = this.#running.pids();
@@ -194,7 +210,8 @@ class Cycle {
       await this.#running.beatOn();
     } else {
       for (let i = 0; i < (mode === 'thrice' ? 3 : 1); i++) {
-        await this.dump();
+        // In one step: what it did in between would not be in the image, but in its files.
+        await this.dump('kill');
         await this.kill();
         const before = this.#running.beats;
         await this.restart(`test-${process.pid}-${this.#program.name}-${i}`);
@@ -263,6 +280,7 @@ function describeProcess(pid: number): string {
 
 /** Take a program through one cycle: `ok`, or the story of what went wrong. */
 export async function cycle(program: Program, options: CycleOptions): Promise<string> {
+  keepDescriptors();
   const run = new Cycle(program, await buildProgram(program), options);
   try {
     await run.run(options.mode, options.dumps ?? 3);

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { packageRoot } from '../../native/package-root.ts';
 import { heldTasks } from './cycle.ts';
 import { buildProgram, readProgram } from './programs.ts';
-import { makeProgramFolder, RunningProgram, until } from './running-program.ts';
+import { keepDescriptors, makeProgramFolder, RunningProgram, until } from './running-program.ts';
 
 export interface Campaign {
   program: string;
@@ -71,6 +71,7 @@ async function measure(pid: number): Promise<{ whole: number; seized: number }> 
 
 /** Run a campaign against a fresh instance of a program. */
 export async function runCampaign({ program: name, rounds, progress }: Campaign): Promise<CampaignResult> {
+  keepDescriptors();
   const executable = await buildProgram(readProgram(name));
   const running = new RunningProgram(makeProgramFolder(name));
   const log = openSync(join(running.folder, 'log'), 'a');

@@ -11,6 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { native } from '../../native/index.ts';
 
 /** Most that anything of a test may take, ms: the machine may be busy. */
 export const patience = 60_000;
@@ -22,6 +23,13 @@ export async function until<T>(probe: () => T | undefined | false, limit = patie
     if (value !== undefined && value !== false) return value;
     if (Date.now() > end) return undefined;
   }
+}
+
+/** Descriptors that this process got from its own caller are nobody's business: no program of a test inherits them. */
+export function keepDescriptors(): void {
+  const closeRange = 436;
+  const setCloseOnExec = 4;
+  native().syscall(closeRange, 3, 0xffffffff, setCloseOnExec);
 }
 
 /** A fresh folder for one program, writable for whoever it turns into. */

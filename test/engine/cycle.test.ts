@@ -1,0 +1,52 @@
+/**
+ * Every self-checking program through the engine. By default three ways a program that together touch everything
+ * (a pid and a pod, root and an ordinary user, no restart, one, three in a row); POD_TEST_FULL=1 runs them all,
+ * POD_TEST_PROGRAMS=a,b only some programs.
+ */
+import t from 'tap';
+import { type CycleOptions, cycle } from '../tools/cycle.ts';
+import { listPrograms, type Program } from '../tools/programs.ts';
+
+const isRoot = process.getuid!() === 0;
+const wanted = process.env['POD_TEST_PROGRAMS']?.split(',');
+
+const usual: CycleOptions[] = [
+  { mode: 'undisturbed', as: 'root', via: 'pid' },
+  { mode: 'restart', as: 'root', via: 'pod' },
+  { mode: 'thrice', as: 'nobody', via: 'pod' },
+];
+const full: CycleOptions[] = (['undisturbed', 'restart', 'thrice', 'alive'] as const).flatMap((mode) =>
+  (['root', 'nobody'] as const).flatMap((as) => (['pid', 'pod'] as const).map((via) => ({ mode, as, via }))),
+);
+
+/** What these hold belongs to the machine (names, files that they change): the stopped original still has it. */
+const holdsNames = new Set(['blocked-flock', 'blocked-accept', 'fifos', 'syscall-storm', 'stopped']);
+
+/** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
+const refused = new Set(['blocked-flock', 'deleted-files', 'memfds']);
+
+function ways(program: Program): CycleOptions[] {
+  const ways = process.env['POD_TEST_FULL'] ? full : usual;
+  if (refused.has(program.name)) return [{ mode: 'refused', via: 'pod' }];
+  const possible = ways
+    .filter(({ as }) => isRoot || as === 'nobody')
+    // What only root can set up runs as root in every mode.
+    .map((way) => (program.rootOnly ? { ...way, as: 'root' as const } : way))
+    .map((way) => (program.podOnly ? { ...way, via: 'pod' as const } : way))
+    .filter(({ mode }) => mode !== 'alive' || !holdsNames.has(program.name));
+  return [...new Map(possible.map((way) => [JSON.stringify(way), way])).values()];
+}
+
+t.jobs = 3;
+t.setTimeout(3_600_000);
+for (const program of listPrograms()) {
+  if (wanted !== undefined && !wanted.includes(program.name)) continue;
+  if (program.rootOnly && !isRoot) continue;
+  t.test(program.name, { buffered: true, timeout: 1_200_000 }, async (t) => {
+    for (const way of ways(program)) {
+      const report = await cycle(program, way);
+      const name = `${way.mode} as ${way.as} via ${way.via}`;
+      report === 'ok' ? t.pass(name) : t.fail(name, { report });
+    }
+  });
+}

@@ -1,0 +1,13 @@
+/** Killing pod-dump never harms a session: a short campaign. The long one is `npm run test:kill`. */
+import t from 'tap';
+import { campaignPrograms, runCampaign } from '../tools/kill-campaign.ts';
+
+t.setTimeout(600_000);
+for (const program of campaignPrograms) {
+  t.test(program, { timeout: 180_000 }, async (t) => {
+    const result = await runCampaign({ program, rounds: 20 });
+    t.equal(result.failure, undefined, 'the program never notices');
+    t.equal(result.rounds, 20);
+    t.ok(result.seized >= 5, `${result.seized} of 20 kills found tasks seized`);
+  });
+}
