@@ -138,6 +138,32 @@ format = fill(format, 'kinds', kindTable);
 format = fill(format, 'classes', classTable);
 put('docs/format.md', format);
 
+// One row an object of the engine's list, from the head comment of its file.
+const objects = 'lib/engine/user/objects';
+const listed = readFileSync(`${objects}/index.ts`, 'utf8').matchAll(
+  /^import \{ \w+ \} from '\.\/([\w-]+)\.ts';$/gm,
+);
+const coverage = [...listed]
+  .filter(([, name]) => name !== 'unknown')
+  .map(([, name]) => {
+    const head = /\/\*\*([\s\S]*?)\*\//.exec(readFileSync(`${objects}/${name}.ts`, 'utf8'))?.[1] ?? '';
+    const lines = head.split('\n').map((line) => line.replace(/^\s*\*?\s?/, ''));
+    const text = lines
+      .join('\n')
+      .trim()
+      .replace(/\n\s*\n/g, ' ')
+      .replace(/\n/g, ' ');
+    return `| \`${name}\` | ${cell(text)} |`;
+  });
+put(
+  'docs/coverage.md',
+  fill(
+    readFileSync('docs/coverage.md', 'utf8'),
+    'coverage',
+    ['| object | |', '|---|---|', ...coverage].join('\n'),
+  ),
+);
+
 mkdirSync('man', { recursive: true });
 const pages = new Set();
 for (const name of existsSync('dist/bin') ? readdirSync('dist/bin') : []) {

@@ -1,7 +1,7 @@
 /** docs/format.md says what the code does: its example byte for byte, its generated tables, its numbers. */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import t from 'tap';
 import { maxData, maxFrame } from '../../lib/stream/frame.ts';
 import { kinds } from '../../lib/stream/kind.ts';
@@ -67,5 +67,19 @@ t.test('man pages render without warnings', async (t) => {
     t.equal(stderr, '', page);
     // groff prints a bold letter as letter, backspace, letter.
     t.match(stdout.replace(/.\x08/g, ''), /EXAMPLES/, page);
+  }
+});
+
+t.test('links between pages lead somewhere', async (t) => {
+  const pages = [
+    'README.md',
+    'CONTRIBUTING.md',
+    ...readdirSync(join(root, 'docs')).map((page) => `docs/${page}`),
+  ];
+  for (const page of pages.filter((each) => each.endsWith('.md'))) {
+    const source = readFileSync(join(root, page), 'utf8');
+    for (const [, target] of source.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) {
+      t.ok(existsSync(join(root, dirname(page), target!)), `${page} → ${target}`);
+    }
   }
 });
