@@ -54,12 +54,20 @@ export function readThreadState(tid: number): ThreadState {
   const addon = native();
   const registers = addon.getRegisters(tid);
   abortRestartableSequence(tid, registers);
+  hideStop(tid, registers);
   return {
     registers,
     resumable: rewindCall(registers),
     extended: readExtendedState(tid),
     mask: addon.getSignalMask(tid),
   };
+}
+
+/** A call that the kernel would end with EINTR for our stop alone is set up to be made again, at once and for good. */
+function hideStop(tid: number, registers: Uint8Array): void {
+  if (!endedOnlyByStop(registers)) return;
+  registers.set(rewindCall(registers));
+  native().setRegisters(tid, registers);
 }
 
 const NT_PRFPREG = 2;
@@ -95,6 +103,7 @@ function abortRestartableSequence(tid: number, registers: Uint8Array): void {
   const offset = BigInt.asUintN(64, words[REG.rip]! - start);
   if (offset < view.getBigUint64(16, true)) {
     words[REG.rip] = view.getBigUint64(24, true);
+    addon.setRegisters(tid, registers);
     addon.poke(tid, rseq.address + 8n, 0n);
   }
 }
@@ -237,7 +246,7 @@ export class Injector {
       addon.resume(tid, PTRACE.cont, 0);
     }
     addon.setSignalMask(tid, state.mask);
-    addon.setRegisters(tid, endedOnlyByStop(state.registers) ? state.resumable : state.registers);
+    addon.setRegisters(tid, state.registers);
   }
 
   /**
