@@ -183,7 +183,7 @@ t.test('regular files', async (t) => {
     const memory = call(SYS.memfd_create, Buffer.from('name\0'), 0);
     refuses(t, [memory], /memfd/);
     close(memory);
-    const own = openSync(`/proc/${process.pid}/maps`, 'r');
+    const own = openSync(`/proc/${process.ppid}/maps`, 'r');
     refuses(t, [own], /shows a process/);
     close(own);
   });

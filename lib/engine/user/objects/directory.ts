@@ -3,6 +3,7 @@ import type { Records } from '../../../image/record.ts';
 import { O } from '../abi.ts';
 import type { FileObject } from './file-object.ts';
 import { describeType, findInPod, openFound, pathInPod, seekTo } from './paths.ts';
+import { holdPlace, openInTable, processIn, refuseForeignProcess } from './process-paths.ts';
 
 export const directory: FileObject = {
   records: ['directory'],
@@ -13,12 +14,14 @@ export const directory: FileObject = {
 
   dump(file, context) {
     const path = pathInPod(file, context);
+    refuseForeignProcess(file, path, context);
     const position = BigInt(file.info.get('pos')?.[0] ?? 0);
     return [{ name: 'directory', meta: { id: file.id, path, flags: file.flags, position } }];
   },
 
   restore(_name, meta, context) {
     const record = meta as Records['directory'];
+    if (processIn(record.path) !== undefined) return holdPlace(record, context);
     const found = findInPod(record.path, context);
     if (!found.stat.isDirectory()) {
       context.refuse(
@@ -30,5 +33,10 @@ export const directory: FileObject = {
     const fd = openFound(found.fd, record.path, record.flags & ~(O.accessMode | O.append), context);
     seekTo(fd, record.position, record.path, context);
     context.keep(record.id, fd);
+  },
+
+  restoreInTable(_name, meta, table, context) {
+    const record = meta as Records['directory'];
+    return processIn(record.path) === undefined ? 'done' : openInTable(record, table, context);
   },
 };

@@ -4,6 +4,7 @@ import { O } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile } from './file-object.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { describeType, findInPod, openFound, pathInPod, seekTo } from './paths.ts';
+import { holdPlace, openInTable, processIn, refuseForeignProcess } from './process-paths.ts';
 
 const typeMask = 0o170000;
 const isPlace = (flags: number) => (flags & O.path) !== 0;
@@ -17,20 +18,14 @@ function refuseMemory(file: OpenFile, context: DumpContext): void {
 export const regular: FileObject = {
   records: ['regular'],
   coverage:
-    'path, access mode, flags, position; the bytes stay in the file system, and type and size are checked at restart. Deleted or replaced files, held locks, memfd and files of /proc are refused',
+    'path, access mode, flags, position; the bytes stay in the file system, and type and size are checked at restart. Deleted or replaced files, held locks, memfd and what /proc shows of processes outside are refused',
 
   matches: (file) => file.stat.isFile() || isPlace(file.flags),
 
   dump(file, context) {
     refuseMemory(file, context);
     const path = pathInPod(file, context);
-    if (/^\/proc\/\d+(\/|$)/.test(path)) {
-      context.refuse(
-        file,
-        'it shows a process, which will be another one after a restart',
-        'let the program close it first',
-      );
-    }
+    refuseForeignProcess(file, path, context);
     const { stat } = file;
     return [
       {
@@ -58,6 +53,7 @@ export const regular: FileObject = {
         'update podstream',
       );
     }
+    if (processIn(path) !== undefined) return holdPlace(record, context);
     const place = isPlace(record.flags);
     const found = findInPod(path, context, place ? record.flags & (O.nofollow | O.directory) : 0);
     const type = Number(found.stat.mode) & typeMask;
@@ -72,6 +68,11 @@ export const regular: FileObject = {
     const fd = openFound(found.fd, path, record.flags, context);
     if (!place) seekTo(fd, record.position, path, context);
     context.keep(record.id, fd);
+  },
+
+  restoreInTable(_name, meta, table, context) {
+    const record = meta as Records['regular'];
+    return processIn(record.path) === undefined ? 'done' : openInTable(record, table, context);
   },
 
   arm(_name, meta, context) {

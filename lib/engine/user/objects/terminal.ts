@@ -6,11 +6,12 @@
 import type { Records } from '../../../image/record.ts';
 import { AT_FDCWD, F, O, SYS } from '../abi.ts';
 import { inner, readStat, readStatus, statField } from '../proc.ts';
-import { type Remote, RemoteError } from '../remote.ts';
+import { RemoteError } from '../remote.ts';
 import type { DumpContext, FileObject, OpenFile, RestoreContext, RestoredTable } from './file-object.ts';
 import { codeOf, errnoName, ioctlRead, readable } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
+import { type Held, replaceDescriptors, shareFile } from './share-file.ts';
 
 const TCGETS2 = 0x802c542a;
 const TCSETS2 = 0x402c542b;
@@ -204,8 +205,8 @@ function takeControl(record: Records['terminal'], table: RestoredTable, context:
 }
 
 interface Reopened {
-  /** Who has /dev/tty open: pid in the session, number. */
-  source: { pid: number; fd: number } | undefined;
+  /** Who has /dev/tty open. */
+  source: Held | undefined;
   /** Tables that came before it. */
   waiting: RestoredTable[];
 }
@@ -221,7 +222,7 @@ function reopen(
 ): 'done' | 'next-table' {
   const state = context.once(`/dev/tty ${record.id}`, (): Reopened => ({ source: undefined, waiting: [] }));
   if (state.source) {
-    share(state.source, table.remote, table.numbers(record.id));
+    shareFile(state.source, table.remote, table.numbers(record.id));
     return 'next-table';
   }
   const { remote } = table;
@@ -234,26 +235,10 @@ function reopen(
   }
   remote.run([[SYS.fcntl, fd!, F.setfl, record.flags & (O.append | O.nonblock | O.async)]]);
   const numbers = table.numbers(record.id);
-  replace(remote, fd!, numbers);
+  replaceDescriptors(remote, fd!, numbers);
   state.source = { pid: table.pid, fd: numbers[0]! };
-  share(state.source, context.builder, [context.descriptor(record.id)]);
-  for (const other of state.waiting.splice(0)) share(state.source, other.remote, other.numbers(record.id));
+  shareFile(state.source, context.builder, [context.descriptor(record.id)]);
+  for (const other of state.waiting.splice(0))
+    shareFile(state.source, other.remote, other.numbers(record.id));
   return 'next-table';
-}
-
-/** Give a task the open file of another, in place of what it has under `numbers`. */
-function share(source: { pid: number; fd: number }, remote: Remote, numbers: readonly number[]): void {
-  const pidfd = remote.call('pidfd_open', SYS.pidfd_open, source.pid, 0);
-  const fd = remote.call('pidfd_getfd', SYS.pidfd_getfd, pidfd, source.fd, 0);
-  replace(remote, fd, numbers);
-  remote.run([[SYS.close, pidfd]]);
-}
-
-/** Put a descriptor at numbers in use, which keep their close-on-exec, and close it. */
-function replace(remote: Remote, fd: bigint, numbers: readonly number[]): void {
-  for (const number of numbers) {
-    const [cloexec] = remote.run([[SYS.fcntl, number, F.getfd, 0]]);
-    remote.call('dup3', SYS.dup3, fd, number, cloexec === 1n ? O.cloexec : 0);
-  }
-  remote.run([[SYS.close, fd]]);
 }
