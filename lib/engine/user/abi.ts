@@ -94,6 +94,7 @@ export const SYS = {
   ioprio_get: 252,
   inotify_add_watch: 254,
   openat: 257,
+  waitid: 247,
   pselect6: 270,
   ppoll: 271,
   set_robust_list: 273,

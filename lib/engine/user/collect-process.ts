@@ -316,6 +316,23 @@ export function fsRecord(id: number, process: SessionProcess, status: Status): R
   };
 }
 
+const P_PID = 1;
+const WNOHANG = 1;
+const WSTOPPED = 2;
+const WNOWAIT = 0x1000000;
+
+/** Whether the parent's waitpid(2) would still report the stop. A parent outside is taken to have been told. */
+function isUncollected(view: SessionView, process: SessionProcess): boolean {
+  if (!view.process(process.parent)) return false;
+  return view.within(process.parent, (remote) => {
+    remote.reset();
+    const info = remote.put(new Uint8Array(128));
+    remote.run([[SYS.waitid, P_PID, process.innerPid, info, WSTOPPED | WNOHANG | WNOWAIT, 0]]);
+    // si_pid stays 0 when there is nothing to report.
+    return new DataView(remote.read(info, 24).buffer).getInt32(16, true) !== 0;
+  });
+}
+
 /** A line of the tree. `outside`: whether a group or session id belongs to a process that is not of the session. */
 export function treeEntry(
   view: SessionView,
@@ -336,5 +353,6 @@ export function treeEntry(
     exitSignal: Number(statField(fields, 38)),
     ...(process.zombie ? { status: Number(statField(fields, 52)) } : {}),
     ...(stopSignal ? { stopSignal } : {}),
+    ...(stopSignal && isUncollected(view, process) ? { stopUncollected: true } : {}),
   };
 }

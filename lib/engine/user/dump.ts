@@ -142,11 +142,11 @@ function collect(target: DumpTarget, view: SessionView): Collected {
     }
   }
   const names = view.within(view.alive[0]!.pid, askNames);
+  const tree = view.processes.map((process) => treeEntry(view, process, outsideOf(target, view)));
   // From here on the session is asked nothing more; the areas are those without our scratch.
   view.finish();
   for (const space of spaces) memory.add(space.id, space.pid, space.asked);
   const { records, pages } = memory.finish();
-  const tree = view.processes.map((process) => treeEntry(view, process, outsideOf(target, view)));
   return { names, tree, records: [...records, ...files.records, ...shared, ...tasks], pages };
 }
 

@@ -19,12 +19,12 @@ import { FileBuilder } from './build-files.ts';
 import { SpaceBuilder } from './build-memory.ts';
 import * as build from './build-process.ts';
 import { type BuiltTree, buildTree, detach } from './build-tree.ts';
-import { ImageRecords, needed } from './image-records.ts';
+import { ImageRecords, needed, type ProcessImage } from './image-records.ts';
 import { Injector, readThreadState, type ThreadState } from './inject.ts';
 import { NewTask } from './new-task.ts';
 import { closeLocal } from './objects/local-calls.ts';
 import { checkFiles, checkMachine, memoryAtHand } from './preflight.ts';
-import { isGone, listDescriptors, readAreas } from './proc.ts';
+import { isGone, listDescriptors, readAreas, readStat } from './proc.ts';
 import type { Remote } from './remote.ts';
 
 /** The pod in which the session is rebuilt: pid 1 in its loop, nothing else. */
@@ -127,6 +127,15 @@ export class Restart implements FrameHandler {
   }
 }
 
+/** A process of the image with its tasks, the leader first. */
+interface ProcessSet {
+  image: ProcessImage;
+  tasks: NewTask[];
+}
+
+const WNOHANG = 1;
+const WSTOPPED = 2;
+
 interface Space {
   builder: SpaceBuilder;
   task: NewTask;
@@ -143,7 +152,6 @@ class Builder {
   #files: FileBuilder | undefined;
   readonly #spaces = new Map<number, Space>();
   readonly #segments = new Map<number, number>();
-  #filled = 0n;
 
   constructor(image: ImageRecords, pod: EmptyPod, options: RestartOptions) {
     this.#image = image;
@@ -170,7 +178,6 @@ class Builder {
   pages(record: Records['pages'], data: Uint8Array): void {
     if (data.length % pageSize !== 0)
       throw new PodError('damaged', 'a PAGES frame has no whole number of pages');
-    this.#filled += BigInt(data.length);
     if (record.shm !== undefined) {
       const fd = needed(this.#segments, record.shm, 'shared memory');
       const segment = needed(this.#image.segments, record.shm, 'shared memory');
@@ -200,74 +207,107 @@ class Builder {
   finish(): number {
     const tree = this.#tree!;
     const files = this.#files!;
-    const { warn } = this.#options;
-    const threads: { task: NewTask; image: ReturnType<typeof build.processOf>['threads'][number] }[] = [];
-    const done = { handlers: new Set<number>(), fs: new Set<number>() };
     for (const fd of this.#segments.values()) closeLocal(fd);
     this.#segments.clear();
-
-    // Inside each process, from what others may still look at to what they may not.
-    const sets: { task: NewTask; image: ReturnType<typeof build.processOf>; others: NewTask[] }[] = [];
-    for (const task of tree.tasks.values()) {
+    const sets = [...tree.tasks.values()].map((task) => {
       const image = build.processOf(this.#image, task);
-      sets.push({ task, image, others: build.makeThreads(task, image) });
-    }
+      return { image, tasks: [task, ...build.makeThreads(task, image)] };
+    });
     files.finishTables(
-      sets.map(({ task, image }) => ({
-        task,
+      sets.map(({ tasks, image }) => ({
+        task: tasks[0]!,
         entries: needed(this.#image.tables, image.record.files, 'descriptor table'),
       })),
     );
     for (const { builder } of this.#spaces.values()) builder.finish();
-    for (const { task, image } of sets) {
-      if (!done.handlers.has(image.record.handlers))
-        build.setHandlers(
-          task,
-          needed(this.#image.handlers, image.record.handlers, 'signal handlers').actions,
-        );
-      if (!done.fs.has(image.record.fs))
-        build.enterDirectory(task, needed(this.#image.fs, image.record.fs, 'filesystem context'));
-      done.handlers.add(image.record.handlers);
-      done.fs.add(image.record.fs);
-      build.setProcess(task, image.record, warn);
-      build.makeTimers(task, image.record.timers ?? []);
-    }
+    this.#setShared(sets);
     tree.finish();
-    for (const { task, others } of sets) for (const each of [task, ...others]) build.dropPending(each);
-    for (const { task, image, others } of sets) {
-      [task, ...others].forEach((each, index) => {
-        const thread = image.threads[index]!;
-        build.setThread(each, thread, warn);
-        threads.push({ task: each, image: thread });
+    for (const { tasks, image } of sets) {
+      tasks.forEach((task, index) => {
+        build.setThread(task, image.threads[index]!, this.#options.warn);
       });
-      build.setLimits(task, image.record.limits, warn);
-      [task, ...others].forEach((each, index) => {
-        const thread = image.threads[index]!;
-        const shared = index === 0 ? (image.record.pending ?? []) : [];
-        build.setPending(each, image.record.pid, shared, thread.record.pending ?? []);
-      });
+      build.setLimits(tasks[0]!, image.record.limits, this.#options.warn);
     }
+    const stopped = sets.filter((set) => this.#stopSignal(set) !== 0 && this.#ownsSpace(set, sets));
+    const running = sets.filter((set) => !stopped.includes(set));
+    this.#release(stopped);
+    for (const set of stopped) this.#settleStop(set);
     files.arm();
-    for (const { task, image } of sets) build.armTimers(task, image.record);
-    for (const { task, image } of threads) {
-      const space = needed(
-        this.#image.spaces,
-        needed(this.#image.processes, image.record.pid, 'process').record.mm,
-        'address space',
-      );
-      build.setCredentials(task, image.record.credentials, warn);
-      build.setLate(
-        task,
-        task.inner === image.record.pid ? space.record.dumpable : undefined,
-        image.record.parentDeathSignal,
-      );
-    }
-    for (const { builder } of this.#spaces.values()) builder.removeCallSite();
-    for (const { task, image } of threads) build.setRegisters(task, image);
-    this.#stopStopped();
-    this.#leaveInit();
-    for (const { task } of threads) detach(task.tid);
+    this.#release(running, () => this.#leaveInit());
     return tree.main;
+  }
+
+  /** What processes may share: each once. */
+  #setShared(sets: readonly ProcessSet[]): void {
+    const done = { handlers: new Set<number>(), fs: new Set<number>() };
+    for (const { tasks, image } of sets) {
+      const task = tasks[0]!;
+      const { record } = image;
+      const handlers = needed(this.#image.handlers, record.handlers, 'signal handlers');
+      const fs = needed(this.#image.fs, record.fs, 'filesystem context');
+      if (!done.handlers.has(handlers.id)) build.setHandlers(task, handlers.actions);
+      if (!done.fs.has(fs.id)) build.enterDirectory(task, fs);
+      done.handlers.add(handlers.id);
+      done.fs.add(fs.id);
+      build.setProcess(task, record, this.#options.warn);
+      build.makeTimers(task, record.timers ?? []);
+    }
+  }
+
+  /** The last steps, in which each takes away a right or a means that those before it need; then they run. */
+  #release(sets: readonly ProcessSet[], beforeRun?: () => void): void {
+    const { warn } = this.#options;
+    for (const { tasks } of sets) for (const task of tasks) build.dropPending(task);
+    for (const { tasks, image } of sets) {
+      tasks.forEach((task, index) => {
+        const shared = index === 0 ? (image.record.pending ?? []) : [];
+        build.setPending(task, image.record.pid, shared, image.threads[index]!.record.pending ?? []);
+      });
+    }
+    for (const { tasks, image } of sets) build.armTimers(tasks[0]!, image.record);
+    for (const { tasks, image } of sets) {
+      const space = needed(this.#image.spaces, image.record.mm, 'address space');
+      tasks.forEach((task, index) => {
+        const { credentials, parentDeathSignal } = image.threads[index]!.record;
+        build.setCredentials(task, credentials, warn);
+        build.setLate(task, index === 0 ? space.record.dumpable : undefined, parentDeathSignal);
+      });
+    }
+    for (const id of new Set(sets.map(({ image }) => image.record.mm))) {
+      needed(this.#spaces, id, 'address space').builder.removeCallSite();
+    }
+    for (const { tasks, image } of sets) {
+      tasks.forEach((task, index) => {
+        build.setRegisters(task, image.threads[index]!);
+      });
+    }
+    beforeRun?.();
+    for (const set of sets) {
+      const signal = this.#stopSignal(set);
+      if (signal !== 0) process.kill(set.tasks[0]!.tid, 'SIGSTOP');
+      for (const task of set.tasks) detach(task.tid);
+    }
+  }
+
+  #stopSignal(set: ProcessSet): number {
+    const entry = this.#image.tree.find(({ pid }) => pid === set.image.record.pid);
+    return entry?.state === 'stopped' ? (entry.stopSignal ?? 19) : 0;
+  }
+
+  #ownsSpace(set: ProcessSet, sets: readonly ProcessSet[]): boolean {
+    return sets.every((other) => other === set || other.image.record.mm !== set.image.record.mm);
+  }
+
+  /** A parent that was told of the stop before must not be told again: collect the new notice for it. */
+  #settleStop(set: ProcessSet): void {
+    const task = set.tasks[0]!;
+    const entry = this.#image.tree.find(({ pid }) => pid === set.image.record.pid);
+    for (let looks = 0; readStat(task.tid).fields[0] !== 'T' && looks < 200; looks++) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+    }
+    if (entry?.stopUncollected) return;
+    const parent = this.#tree!.tasks.get(entry?.ppid ?? 0) ?? this.#init!.task;
+    parent.remote.run([[SYS.waitid, 1 /* P_PID */, task.inner, 0, WSTOPPED | WNOHANG, 0]]);
   }
 
   /** Kill everything made so far, and reap it: a tracer's dead hold up the end of their pid namespace. */
@@ -343,14 +383,6 @@ class Builder {
       );
       builder.map({ descriptor: (segment) => files.segment(segment) });
       this.#spaces.set(id, { builder, task });
-    }
-  }
-
-  /** A process that was stopped (job control) must be found stopped. */
-  #stopStopped(): void {
-    for (const entry of this.#image.tree) {
-      const task = this.#tree!.tasks.get(entry.pid);
-      if (entry.state === 'stopped' && task) process.kill(task.tid, entry.stopSignal ?? 19);
     }
   }
 
