@@ -210,6 +210,9 @@ class Cycle {
       await this.#running.beatOn();
     } else {
       for (let i = 0; i < (mode === 'thrice' ? 3 : 1); i++) {
+        // A first dump that it survives leaves its traces (calls that the kernel has begun again) for the second.
+        await this.dump();
+        await this.#running.beatOn(1);
         // In one step: what it did in between would not be in the image, but in its files.
         await this.dump('kill');
         await this.kill();
@@ -234,7 +237,7 @@ class Cycle {
       existsSync(log) ? `log: ${readFileSync(log, 'utf8')}` : '',
       ...this.#running.pids().map(describeProcess),
     ];
-    if (this.#image && existsSync(join(packageRoot(), 'dist/bin/pod-inspect'))) {
+    if (this.#image && existsSync(this.#image) && existsSync(join(packageRoot(), 'dist/bin/pod-inspect'))) {
       const output = join(this.#folder, 'inspect');
       await this.#command(['pod-inspect'], this.#image, output);
       parts.push(readFileSync(output, 'utf8').slice(0, 20_000));

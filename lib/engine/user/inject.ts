@@ -23,7 +23,7 @@
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { allSignals, MAP, NT_X86_XSTATE, PROT, PTRACE, REG, registerWords, SYS } from './abi.ts';
-import { endedOnlyByStop, rewindCall } from './interrupted-call.ts';
+import { endedOnlyByStop, nameRestartedCall, rewindCall } from './interrupted-call.ts';
 import { describeProcess, type MappedArea } from './proc.ts';
 import { type CallSite, Remote } from './remote.ts';
 import { buildSignalFrame, maxSignalFrame } from './signal-frame.ts';
@@ -54,6 +54,7 @@ export function readThreadState(tid: number): ThreadState {
   const addon = native();
   const registers = addon.getRegisters(tid);
   abortRestartableSequence(tid, registers);
+  nameRestartedCall(registers, (address, target) => addon.readMemory(tid, address, target));
   hideStop(tid, registers);
   return {
     registers,

@@ -50,6 +50,45 @@ export function interruptedCall(registers: Uint8Array): InterruptedCall | undefi
   return undefined;
 }
 
+/**
+ * A call with a restart block that was stopped before (an earlier dump, SIGSTOP, a debugger) has become
+ * restart_syscall(2), in which only the kernel still knows what it was; made again anywhere else that one fails with
+ * EINTR. Its arguments are all there; its number is in the code that made it, `mov $number, %eax; syscall`, as every
+ * libc inlines it. From code of another form (syscall(3)) it can only be a futex wait, which its arguments show.
+ * Puts the number back into orig_rax of `registers`; for the kernel that changes nothing. `readMemory` may throw.
+ */
+export function nameRestartedCall(
+  registers: Uint8Array,
+  readMemory: (address: bigint, target: Uint8Array) => void,
+): void {
+  const words = registerWords(registers);
+  if (words[REG.orig_rax] !== BigInt(SYS.restart_syscall)) return;
+  const code = new Uint8Array(7);
+  try {
+    readMemory(words[REG.rip]! - BigInt(code.length), code);
+  } catch {
+    code.fill(0);
+  }
+  const movEax = 0xb8;
+  if (code[0] === movEax) {
+    const number = new DataView(code.buffer).getUint32(1, true);
+    if (withRestartBlock.has(number)) words[REG.orig_rax] = BigInt(number);
+  } else if (looksLikeFutexWait(words)) {
+    words[REG.orig_rax] = BigInt(SYS.futex);
+  }
+}
+
+/** The calls for which the kernel keeps restart blocks. */
+const withRestartBlock = new Set<number>([SYS.nanosleep, SYS.clock_nanosleep, SYS.poll, SYS.futex]);
+
+/** futex(word, FUTEX_WAIT or FUTEX_WAIT_BITSET with any flags, value, time-out). */
+function looksLikeFutexWait(words: BigUint64Array): boolean {
+  const flags = 0x180n; // FUTEX_PRIVATE_FLAG, FUTEX_CLOCK_REALTIME
+  const operation = words[REG.rsi]! & ~flags;
+  const page = 4096n;
+  return words[REG.rdi]! >= page && (operation === 0n || operation === 9n) && words[REG.r10]! >= page;
+}
+
 /** The call ended only because of our stop, which the kernel itself would not repair. */
 export function endedOnlyByStop(registers: Uint8Array): boolean {
   const words = registerWords(registers);
