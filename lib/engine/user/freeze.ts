@@ -46,12 +46,14 @@ export interface FrozenProcess {
   threads: FrozenThread[];
 }
 
+const SIGTRAP = 5;
 const stopTimeout = 400;
 const attempts = 12;
 const gone = Symbol('gone');
 
 export class Freezer {
   readonly #seized = new Set<number>();
+  readonly #groupStopped = new Set<number>();
   readonly #options: number;
   #thawed = false;
 
@@ -88,7 +90,11 @@ export class Freezer {
   /** A task that has not come to its stop can't be detached: it stays seized, and is waited for the next time. */
   #release(): void {
     // Threads before their leaders: a leader is only seen to end when its threads are.
-    for (const tid of [...this.#seized].reverse()) {
+    const tids = [...this.#seized].reverse();
+    // Stopped processes (job control) go first and back into their stop, so that nobody of the session sees them run.
+    const stopped = tids.filter((tid) => this.#groupStopped.has(tid));
+    for (const tid of [...stopped, ...tids.filter((each) => !this.#groupStopped.has(each))]) {
+      if (!this.#groupStopped.has(tid)) for (const each of stopped.splice(0)) awaitGroupStop(each);
       try {
         native().resume(tid, PTRACE.detach, 0);
       } catch (cause) {
@@ -165,11 +171,12 @@ export class Freezer {
         if (stop === undefined) return tid;
         grown = true;
         const threadStatus = readStatus(pid, tid);
+        if (stop.signal !== SIGTRAP) this.#groupStopped.add(tid);
         // An interrupted task reports SIGTRAP, one in a group stop the signal that stopped it.
         process.threads.push({
           tid,
           innerTid: inner(threadStatus, 'NSpid'),
-          stopSignal: stop.signal === 5 ? 0 : stop.signal,
+          stopSignal: stop.signal === SIGTRAP ? 0 : stop.signal,
           status: threadStatus,
         });
       }
@@ -237,6 +244,12 @@ function reap(tid: number): void {
   } catch {
     // It is gone altogether.
   }
+}
+
+/** A detached task of a stopped process stops again within microseconds. */
+function awaitGroupStop(tid: number): void {
+  const cell = new Int32Array(new SharedArrayBuffer(4));
+  for (let looks = 0; looks < 50 && isAlive(tid) && readStat(tid).fields[0] !== 'T'; looks++) Atomics.wait(cell, 0, 0, 1);
 }
 
 function isAlive(tid: number): boolean {
