@@ -249,7 +249,8 @@ function reap(tid: number): void {
 /** A detached task of a stopped process stops again within microseconds. */
 function awaitGroupStop(tid: number): void {
   const cell = new Int32Array(new SharedArrayBuffer(4));
-  for (let looks = 0; looks < 50 && isAlive(tid) && readStat(tid).fields[0] !== 'T'; looks++) Atomics.wait(cell, 0, 0, 1);
+  for (let looks = 0; looks < 50 && isAlive(tid) && readStat(tid).fields[0] !== 'T'; looks++)
+    Atomics.wait(cell, 0, 0, 1);
 }
 
 function isAlive(tid: number): boolean {
