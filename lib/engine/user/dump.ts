@@ -208,7 +208,10 @@ function write(
     threads: view.processes.reduce((sum, process) => sum + process.threads.length, 0),
   });
   const imageId = randomBytes(16).toString('hex');
-  writer.record(kinds.hello, hello(target, view, options, collected.records, imageId));
+  writer.record(kinds.hello, {
+    ...hello(target, view, options, collected.records, imageId),
+    memory: BigInt(memoryBytes),
+  });
   writer.record(kinds.pod, podRecord(target, view, collected.names));
   for (let at = 0; at < collected.tree.length; at += treeEntriesAFrame) {
     writer.record(kinds.tree, { processes: collected.tree.slice(at, at + treeEntriesAFrame) });

@@ -47,6 +47,14 @@ export function checkMachine(hello: Records['hello']): void {
       'restart on a processor that has them (--ignore-cpu when you know the session does not use them)',
     );
   }
+  const atHand = memoryAtHand();
+  if ((hello.memory ?? 0n) > atHand) {
+    throw new PodError(
+      'cannot-restart',
+      `the session needs ${hello.memory! >> 20n} MiB of memory, ${atHand >> 20n} MiB are at hand`,
+      'end other programs first',
+    );
+  }
   const unknown = hello.requires.filter((feature) => !knownFeatures.has(feature));
   if (unknown.length > 0)
     throw new PodError(
