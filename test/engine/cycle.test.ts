@@ -25,6 +25,13 @@ const holdsNames = new Set(['blocked-flock', 'blocked-accept', 'fifos', 'syscall
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
 const refused = new Set(['blocked-flock', 'deleted-files', 'memfds']);
 
+/**
+ * Known to fail, with the reason; reported as to do, never as passed. Whoever mends one takes it out of here.
+ */
+const todo = new Map([
+  ['unix-empty-messages', 'looking at an empty message hides it from the next look (skb->peeked): a second dump loses it'],
+]);
+
 function ways(program: Program): CycleOptions[] {
   const ways = process.env['POD_TEST_FULL'] ? full : usual;
   if (refused.has(program.name)) return [{ mode: 'refused', via: 'pod' }];
@@ -42,7 +49,8 @@ t.setTimeout(3_600_000);
 for (const program of listPrograms()) {
   if (wanted !== undefined && !wanted.includes(program.name)) continue;
   if (program.rootOnly && !isRoot) continue;
-  t.test(program.name, { buffered: true, timeout: 1_200_000 }, async (t) => {
+  const options = { buffered: true, timeout: 1_200_000, todo: todo.get(program.name) ?? false };
+  t.test(program.name, options, async (t) => {
     for (const way of ways(program)) {
       const report = await cycle(program, way);
       const name = `${way.mode} as ${way.as} via ${way.via}`;

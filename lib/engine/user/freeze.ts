@@ -195,7 +195,8 @@ export class Freezer {
       try {
         addon.seize(tid, this.#options);
       } catch (cause) {
-        if (isGone(cause)) return gone;
+        // The dead that nobody has waited for yet can't be seized: EPERM.
+        if (isGone(cause) || !isAlive(tid)) return gone;
         throw this.#seizeFailure(pid, tid, cause);
       }
       this.#seized.add(tid);
