@@ -29,7 +29,10 @@ const refused = new Set(['blocked-flock', 'deleted-files', 'memfds']);
  * Known to fail, with the reason; reported as to do, never as passed. Whoever mends one takes it out of here.
  */
 const todo = new Map([
-  ['unix-empty-messages', 'looking at an empty message hides it from the next look (skb->peeked): a second dump loses it'],
+  [
+    'unix-empty-messages',
+    'looking at an empty message hides it from the next look (skb->peeked): a second dump loses it',
+  ],
 ]);
 
 function ways(program: Program): CycleOptions[] {
