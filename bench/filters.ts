@@ -1,119 +1,85 @@
 /**
- * Compressing and encrypting one image against `zstd -1 -T2 | age` on the same bytes, in turn, and back again.
+ * Compressing and encrypting a real image against `zstd -1 -T2 | age` on the same bytes, and back again.
  *
- *     node dist/esm/bench/filters.js [--size 1G] [--runs 3]
- *
- * The image is half text that compresses about 2 to 1, half noise; it lies in a temporary folder, so that both
- * read it from the page cache. A ratio above 1 means that podstream is faster.
+ * The image is the dump of a process with mixed contents (bench/memory.c); it lies in memory, so that both read it
+ * from there, and both write there.
  */
-import { spawnSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { parseArgs } from 'node:util';
-import { parseBytes } from '../lib/cli/progress.ts';
-import { DescriptorSink } from '../lib/stream/descriptor.ts';
-import { kinds } from '../lib/stream/kind.ts';
-import type { Sink } from '../lib/stream/sink.ts';
-import { StreamParser } from '../lib/stream/stream-parser.ts';
-import { StreamWriter } from '../lib/stream/stream-writer.ts';
-import { packageRoot } from '../native/package-root.ts';
-import { makeStream } from '../test/tools/make-stream.ts';
+import { rmSync, statSync } from 'node:fs';
+import { compare, showRate, showRatio, table } from './harness.ts';
+import type { Bench } from './session.ts';
 
-const { values } = parseArgs({
-  options: { size: { type: 'string', default: '1G' }, runs: { type: 'string', default: '3' } },
-});
-const size = parseBytes(values.size)!;
-const runs = Number(values.runs);
-const folder = mkdtempSync(join(tmpdir(), 'podstream-bench-'));
-const at = (name: string): string => join(folder, name);
+/** `bytes` of the image, and the tables of times and sizes. */
+export async function benchFilters(
+  bench: Bench,
+  options: { runs: number; mebibytes: number },
+): Promise<{ bytes: number; times: string; sizes: string }> {
+  await bench.hold('mixed', options.mebibytes, 'mixed');
+  const image = bench.path('image');
+  bench.run('pod-dump --then kill mixed', '/dev/null', image);
+  const [key, pub] = [bench.path('key'), bench.path('pub')];
+  bench.run(`age-keygen -o ${key} 2>/dev/null && age-keygen -y ${key} > ${pub}`);
+  const bytes = statSync(image).size;
+  const rows: string[][] = [];
+  const sizes = new Map<string, number>();
 
-/** Text pages, every second one replaced by noise. */
-function makeMixed(path: string): void {
-  const output = new DescriptorSink(openSync(path, 'w'));
-  const writer = new StreamWriter(output);
-  const noise = new Uint8Array(1 << 20);
-  let state = 7;
-  for (let i = 0; i < noise.length; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    noise[i] = state >>> 24;
-  }
-  let pages = 0;
-  const mix: Sink = new StreamParser({
-    frame(frame) {
-      if (frame.kind === kinds.end) return;
-      if (frame.kind === kinds.pages && pages++ % 2 === 1) {
-        writer.frame(frame.kind, frame.flags, frame.metaBytes, noise.subarray(0, frame.data.length));
-      } else writer.forward(frame);
-    },
-    end: () => {
-      writer.end();
-      output.end();
-    },
-    abort: (cause) => output.abort(cause),
-  });
-  makeStream(mix, { size, content: 'text' });
-}
+  /** Time two shell lines on one input; their outputs stay in `keep` and are measured. */
+  const duel = async (what: string, ours: string, peer: string, keep: { input?: [string, string] } = {}) => {
+    const [oursIn, peerIn] = keep.input ?? [image, image];
+    const [oursOut, peerOut] = [bench.path('ours.out'), bench.path('peer.out')];
+    const pair = await compare(
+      options.runs,
+      () => bench.run(ours, oursIn, oursOut),
+      () => bench.run(peer, peerIn, peerOut),
+    );
+    sizes.set(ours, statSync(oursOut).size).set(peer, statSync(peerOut).size);
+    rows.push([
+      what,
+      `\`${peer.replace(pub, 'PUB').replace(key, 'KEY')}\``,
+      showRate(bytes, pair.ours),
+      showRate(bytes, pair.peer),
+      showRatio(pair),
+    ]);
+  };
 
-/** Seconds that a shell line takes with stdin from one file and stdout to another (or to nothing). */
-function time(line: string, input: string, output = '/dev/null'): number {
-  const [from, to] = [openSync(input, 'r'), openSync(output, 'w')];
-  const start = performance.now();
-  const { status } = spawnSync('bash', ['-o', 'pipefail', '-c', line], { stdio: [from, to, 2] });
-  const seconds = (performance.now() - start) / 1000;
-  closeSync(from);
-  closeSync(to);
-  if (status !== 0) throw new Error(`${line} ended with ${status}`);
-  return seconds;
-}
+  const stock = `zstd -q -1 -T2 -c | age -R ${pub}`;
+  const one = `pod-filter compress encrypt -R ${pub}`;
+  const two = `pod-filter compress | pod-filter encrypt -R ${pub}`;
+  const zstd = 'zstd -q -1 -T2 -c';
+  await duel('compress and encrypt, one process', one, stock);
+  await duel('compress \\| encrypt, two processes', two, stock);
+  await duel('compress alone', 'pod-filter compress', zstd);
+  await duel('encrypt alone', `pod-filter encrypt -R ${pub}`, `age -R ${pub}`);
+  const [sealed, stockSealed] = [bench.path('sealed'), bench.path('stock-sealed')];
+  bench.run(one, image, sealed);
+  bench.run(stock, image, stockSealed);
+  const stockBack = `age -d -i ${key} | zstd -q -d -c`;
+  const input: [string, string] = [sealed, stockSealed];
+  await duel('both undone, one process', `pod-filter --undo -i ${key}`, stockBack, { input });
+  bench.run(`cmp ${image} ${bench.path('ours.out')} && cmp ${image} ${bench.path('peer.out')}`);
+  await duel(
+    'both undone, two processes',
+    `pod-filter --undo encrypt -i ${key} | pod-filter --undo compress`,
+    stockBack,
+    { input },
+  );
+  for (const name of ['image', 'ours.out', 'peer.out', 'sealed', 'stock-sealed']) rmSync(bench.path(name));
 
-const median = (list: number[]): number => list.sort((a, b) => a - b)[list.length >> 1]!;
-
-/** Run both in turn; print the medians and the ratio. */
-function compare(what: string, ours: () => number, theirs: () => number): void {
-  const pairs = Array.from({ length: runs }, () => [ours(), theirs()] as const);
-  const [a, b] = [median(pairs.map(([x]) => x)), median(pairs.map(([, y]) => y))];
-  const rate = (seconds: number): string => `${Math.round(size / seconds / 1e6)} MB/s`;
-  const ratio = median(pairs.map(([x, y]) => y / x));
-  console.log(
-    `${what.padEnd(42)} ${rate(a).padStart(10)} ${rate(b).padStart(10)}   ratio ${ratio.toFixed(2)}`,
-  );
-}
-
-try {
-  const filter = join(packageRoot(), 'dist/bin/pod-filter');
-  const programs = join(packageRoot(), 'dist/filters/pod-filter-');
-  spawnSync('age-keygen', ['-o', at('key')], { stdio: 'ignore' });
-  spawnSync('bash', ['-c', `age-keygen -y ${at('key')} > ${at('pub')}`]);
-  makeMixed(at('image'));
-  console.log(`${statSync(at('image')).size} bytes, ${runs} paired runs`.padEnd(42), '      ours     theirs');
-  const image = at('image');
-  const stock = `zstd -q -1 -T2 -c | age -R ${at('pub')}`;
-  compare(
-    'compress encrypt in one process',
-    () => time(`${filter} compress encrypt -R ${at('pub')}`, image, at('ours')),
-    () => time(stock, image, at('theirs')),
-  );
-  compare(
-    'compress | encrypt, two programs',
-    () => time(`${programs}compress | ${programs}encrypt -R ${at('pub')}`, image),
-    () => time(stock, image),
-  );
-  compare(
-    'compress alone, against zstd -1 -T2',
-    () => time(`${filter} compress`, image),
-    () => time('zstd -q -1 -T2 -c', image),
-  );
-  compare(
-    'encrypt alone, against age',
-    () => time(`${filter} encrypt -R ${at('pub')}`, image),
-    () => time(`age -R ${at('pub')}`, image),
-  );
-  compare(
-    'both undone, against age -d | zstd -d',
-    () => time(`${filter} --undo -i ${at('key')}`, at('ours')),
-    () => time(`age -d -i ${at('key')} | zstd -q -d -c`, at('theirs')),
-  );
-} finally {
-  rmSync(folder, { recursive: true, force: true });
+  const size = (line: string, what: string) => {
+    const length = sizes.get(line)!;
+    return [what, String(length), `${((100 * length) / bytes).toFixed(2)} %`];
+  };
+  return {
+    bytes,
+    times: table(['', 'peer', 'podstream', 'peer', 'ratio'], rows),
+    sizes: table(
+      ['', 'bytes', 'of the image'],
+      [
+        ['the image', String(bytes), '100 %'],
+        size('pod-filter compress', 'compress'),
+        size(zstd, '`zstd -1 -T2`'),
+        size(one, 'compress encrypt'),
+        size(stock, '`zstd -1 -T2 \\| age`'),
+      ],
+    ),
+  };
 }
