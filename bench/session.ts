@@ -91,9 +91,20 @@ export class Bench {
     this.#pods.add(name);
   }
 
+  /** A pod of this name has ended by itself. */
+  forget(name: string): void {
+    this.#pods.delete(name);
+  }
+
+  /** Dump a pod into a file and end it. */
+  take(name: string, image: string): void {
+    this.run(`pod-dump --then kill ${name}`, '/dev/null', image);
+    this.forget(name);
+  }
+
   end(name: string): void {
     this.run(`pod-kill ${name}`);
-    this.#pods.delete(name);
+    this.forget(name);
   }
 
   close(): void {
