@@ -14,7 +14,6 @@ import type { OutRecord } from './objects/file-object.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
 import { segmentName } from './segment-name.ts';
-import type { SessionView } from './session-view.ts';
 
 type AreaRecord = Records['areas']['areas'][number];
 
@@ -55,14 +54,9 @@ interface SharedSegment {
 }
 
 export class MemoryCollector {
-  readonly #view: SessionView;
   readonly #segments = new Map<string, SharedSegment>();
   readonly #records: OutRecord[] = [];
   readonly #pages: PageSource[] = [];
-
-  constructor(view: SessionView) {
-    this.#view = view;
-  }
 
   /** An address space with its areas; `pid` is a process that has it. */
   add(id: number, pid: number, asked: AskedMemory): void {
@@ -194,10 +188,6 @@ export class MemoryCollector {
     const fromFile = record.kind === 'anonymous' && area.path.startsWith('/') && area.path !== '/dev/zero';
     const wanted = fromFile ? 'all' : record.kind === 'file' ? 'own' : 'present';
     this.#pages.push({ key: { mm }, pid, start: area.start, end: area.end, shift: 0n, wanted });
-  }
-
-  get losses(): readonly string[] {
-    return this.#view.losses;
   }
 }
 

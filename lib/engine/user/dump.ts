@@ -4,7 +4,7 @@
  * until the caller decides.
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readlinkSync } from 'node:fs';
 import { arch, release } from 'node:os';
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
@@ -20,6 +20,7 @@ import { MemoryCollector, type PageSource } from './collect-memory.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
 import { Freezer } from './freeze.ts';
 import type { OutRecord } from './objects/file-object.ts';
+import { cpuFlags } from './preflight.ts';
 import { describeProcess } from './proc.ts';
 import type { Remote } from './remote.ts';
 import { SessionView } from './session-view.ts';
@@ -123,7 +124,7 @@ function collect(target: DumpTarget, view: SessionView): Collected {
     .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
   const files = collectFiles(view, tables);
   files.release();
-  const memory = new MemoryCollector(view);
+  const memory = new MemoryCollector();
   const shared: OutRecord[] = [];
   const tasks: OutRecord[] = [];
   const spaces: { id: number; pid: number; asked: ReturnType<typeof askProcess>['memory'] }[] = [];
@@ -275,7 +276,7 @@ function hello(
     semantics: '2.6',
     arch: 'x86_64',
     pageSize,
-    cpuFeatures: cpuFeatures(),
+    cpuFeatures: cpuFlags(),
     clocks: { realtimeNs: clock(0), monotonicNs: clock(1), boottimeNs: clock(7) },
     pod: target.name,
     imageId,
@@ -285,15 +286,6 @@ function hello(
   };
 }
 
-export function cpuFeatures(): string[] {
-  const line = readFileSync('/proc/cpuinfo', 'latin1')
-    .split('\n')
-    .find((each) => each.startsWith('flags'));
-  return (line ?? '')
-    .slice((line ?? '').indexOf(':') + 1)
-    .trim()
-    .split(/\s+/);
-}
 
 const clock_gettime = 228;
 const uname = 63;
