@@ -286,7 +286,6 @@ function hello(
   };
 }
 
-
 const clock_gettime = 228;
 const uname = 63;
 
