@@ -10,6 +10,7 @@ import { formatFilters, listFilters } from '../lib/filter/list.ts';
 import { openLayers } from '../lib/filter/open-layers.ts';
 import { runStage } from '../lib/filter/run.ts';
 import { secretOptions, secretsFrom } from '../lib/filter/secrets.ts';
+import { WholeStream } from '../lib/filter/whole-stream.ts';
 import { DescriptorSink } from '../lib/stream/descriptor.ts';
 import { PodError } from '../lib/stream/error.ts';
 
@@ -110,7 +111,8 @@ void runSpec(
       if (!undo)
         throw usageError(name, 'no filter is named', `name one: ${name} compress; ${name} --list shows all`);
       runStage(
-        (output) => openLayers(output, { builtIn, secrets, allow: allow ?? [] }),
+        // A stream without layers is checked too: END is passed on only when all before it is right.
+        (output) => openLayers(new WholeStream(name, output), { builtIn, secrets, allow: allow ?? [] }),
         (output) => progressSink(output, progress),
       );
       return 0;

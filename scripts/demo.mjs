@@ -69,16 +69,17 @@ function picture() {
 }
 
 async function untilGeneration(wanted) {
-  for (let tries = 0; tries < 300; tries += 1) {
+  for (let tries = 0; tries < 600; tries += 1) {
     const { text, chains } = picture();
     if (text && Math.max(-1, ...chains.keys()) >= wanted) return { text, chains };
     await sleep(100);
   }
-  throw new Error(`the game did not reach generation ${wanted} in 30 s`);
+  throw new Error(`the game did not reach generation ${wanted} in a minute`);
 }
 
 /** All that the console shows from now on, into a file. */
 function record(file) {
+  writeFileSync(file, '');
   const child = spawn('bash', ['-c', `exec pod-attach --no-stdin ${pod} > ${file} 2>/dev/null`], {
     stdio: 'ignore',
   });
@@ -120,11 +121,11 @@ async function demo() {
   console.log(color('36', `$ head -c 24 /dev/urandom | base64 > ${key}`));
 
   say('start a session: a Game of Life that checks itself at every generation');
-  sh(`pod-run --name ${pod} -d -- node examples/life.js --delay 100`);
+  sh(`pod-run --name ${pod} -d -- node examples/life.js --delay 200`);
   cleanups.unshift(() => spawnSync('pod-kill', [pod], { stdio: 'ignore' }));
   const beforeFile = join(scratch, 'before.log');
   watcher = record(beforeFile);
-  await untilGeneration(25);
+  await untilGeneration(15);
   console.log(sh('pod-ps').stdout.trimEnd());
   const before = picture();
   console.log(before.text);
@@ -140,7 +141,7 @@ async function demo() {
   }
 
   say('the session went on meanwhile; kill it: nothing is left but the stick');
-  await sleep(1000);
+  await sleep(3000);
   sh(`pod-kill ${pod}`);
   await new Promise((resolve) => (watcher.exitCode === null ? watcher.on('exit', resolve) : resolve()));
   console.log(sh('pod-ps').stdout.trimEnd() || 'no pods');
@@ -153,7 +154,7 @@ async function demo() {
   let first;
   while ((first = Math.min(...chainsIn(readFileSync(afterFile, 'utf8')).keys())) === Infinity)
     await sleep(50);
-  const after = await untilGeneration(first + 30);
+  const after = await untilGeneration(first + 20);
   console.log(after.text);
 
   say('is it the same game?');

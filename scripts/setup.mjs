@@ -1,7 +1,7 @@
 // All that a fresh machine needs before the demo or the tests: checks the tools, installs the packages, builds.
 // Uses nothing but Node itself.
 import { spawnSync } from 'node:child_process';
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
@@ -34,6 +34,14 @@ if (!fresh) {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   if (result.status !== 0) fail('npm ci failed', 'see its message above; is the npm registry reachable');
+}
+// tap comes with a plugin that needs the JavaScript interface of TypeScript, which TypeScript 7 does not have, and
+// takes .taprc's word for leaving it out only when it is built anew: once, before the first run.
+const built = 'node_modules/@tapjs/test/test-built/dist/esm/index.js';
+if (!existsSync(built) || readFileSync(built, 'utf8').includes('@tapjs/typescript')) {
+  console.error('setup: building tap without its TypeScript plugin (once)');
+  const tap = spawnSync('node_modules/.bin/tap', ['build'], { stdio: ['ignore', 'ignore', 'inherit'] });
+  if (tap.status !== 0) fail('tap build failed', 'see its message above');
 }
 console.error('setup: building');
 const result = spawnSync(process.execPath, ['scripts/build.mjs'], { stdio: 'inherit' });
