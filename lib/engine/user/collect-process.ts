@@ -319,18 +319,45 @@ export function fsRecord(id: number, process: SessionProcess, status: Status): R
 const P_PID = 1;
 const WNOHANG = 1;
 const WSTOPPED = 2;
+const WEXITED = 4;
+const WALL = 0x40000000;
 const WNOWAIT = 0x1000000;
 
-/** Whether the parent's waitpid(2) would still report the stop. A parent outside is taken to have been told. */
-function isUncollected(view: SessionView, process: SessionProcess): boolean {
-  if (!view.process(process.parent)) return false;
+/**
+ * What the parent's waitid(2) says of a child, without taking it: siginfo_t, si_pid 0 when there is nothing to
+ * report. undefined when the parent is outside, or dead itself.
+ */
+function lookAsParent(view: SessionView, process: SessionProcess, event: number): DataView | undefined {
+  const parent = view.process(process.parent);
+  if (!parent || parent.zombie) return undefined;
   return view.within(process.parent, (remote) => {
     remote.reset();
     const info = remote.put(new Uint8Array(128));
-    remote.run([[SYS.waitid, P_PID, process.innerPid, info, WSTOPPED | WNOHANG | WNOWAIT, 0]]);
-    // si_pid stays 0 when there is nothing to report.
-    return new DataView(remote.read(info, 24).buffer).getInt32(16, true) !== 0;
+    remote.run([
+      [SYS.waitid, P_PID, process.innerPid, info, event | WNOHANG | WNOWAIT | WALL, 0],
+    ]);
+    return new DataView(remote.read(info, 128).buffer);
   });
+}
+
+const siPid = 16;
+
+/** Whether the parent's waitpid(2) would still report the stop. A parent outside is taken to have been told. */
+function isUncollected(view: SessionView, process: SessionProcess): boolean {
+  return lookAsParent(view, process, WSTOPPED)?.getInt32(siPid, true) === process.innerPid;
+}
+
+const CLD_EXITED = 1;
+const CLD_DUMPED = 3;
+
+/** Wait status of a zombie. /proc shows it to us as 0 when the process was not dumpable and we are not root. */
+function zombieStatus(view: SessionView, process: SessionProcess, shown: number): number {
+  const info = lookAsParent(view, process, WEXITED);
+  if (info?.getInt32(siPid, true) !== process.innerPid) return shown;
+  const code = info.getInt32(8, true);
+  const value = info.getInt32(24, true);
+  if (code === CLD_EXITED) return (value & 0xff) << 8;
+  return value | (code === CLD_DUMPED ? 0x80 : 0);
 }
 
 /** A line of the tree. `outside`: whether a group or session id belongs to a process that is not of the session. */
@@ -351,7 +378,7 @@ export function treeEntry(
     state: process.zombie ? 'zombie' : stopSignal ? 'stopped' : 'alive',
     comm: comm.slice(0, 16),
     exitSignal: Number(statField(fields, 38)),
-    ...(process.zombie ? { status: Number(statField(fields, 52)) } : {}),
+    ...(process.zombie ? { status: zombieStatus(view, process, Number(statField(fields, 52))) } : {}),
     ...(stopSignal ? { stopSignal } : {}),
     ...(stopSignal && isUncollected(view, process) ? { stopUncollected: true } : {}),
   };
