@@ -333,9 +333,7 @@ function lookAsParent(view: SessionView, process: SessionProcess, event: number)
   return view.within(process.parent, (remote) => {
     remote.reset();
     const info = remote.put(new Uint8Array(128));
-    remote.run([
-      [SYS.waitid, P_PID, process.innerPid, info, event | WNOHANG | WNOWAIT | WALL, 0],
-    ]);
+    remote.run([[SYS.waitid, P_PID, process.innerPid, info, event | WNOHANG | WNOWAIT | WALL, 0]]);
     return new DataView(remote.read(info, 128).buffer);
   });
 }
