@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 /** Folders of test/ whose files must have the machine to themselves. */
-const alone = /^dist\/esm\/test\/(engine|pod|drive|native|programs|pipeline|campaigns)\//;
+const alone = /^dist\/esm\/test\/(engine|pod|drive|native|programs|pipeline|session|cli|campaigns)\//;
 
 const given = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 const collect = (folder) =>

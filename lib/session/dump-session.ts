@@ -74,24 +74,21 @@ export async function dumpSession(
     );
     for (const sentence of stopped.losses) options.onLoss?.(sentence);
     sink.end();
-    if (options.fate === 'suspend') await confirmStored(stopped, options);
+    if (options.fate === 'suspend') await waitForReceipt(stopped.imageId, options.receipt ?? {});
   } catch (cause) {
     stopped?.thaw();
     sink.abort(cause);
-    throw cause;
+    throw options.fate === 'run' ? cause : reassure(cause);
   }
   if (options.fate === 'run') stopped.thaw();
   else await endSession(stopped, found);
   return { imageId: stopped.imageId };
 }
 
-async function confirmStored(stopped: StoppedSession, options: DumpSessionOptions): Promise<void> {
-  try {
-    await waitForReceipt(stopped.imageId, options.receipt ?? {});
-  } catch (cause) {
-    const error = PodError.from(cause);
-    throw new PodError(error.failure, `${error.message}; the session goes on`, error.hint, { cause });
-  }
+/** Who asked for the end of a session must know that it did not come. */
+function reassure(cause: unknown): PodError {
+  const { failure, message, hint } = PodError.from(cause);
+  return new PodError(failure, `${message}; the session goes on`, hint, { cause });
 }
 
 async function endSession(stopped: StoppedSession, found: FoundSession): Promise<void> {

@@ -1,0 +1,130 @@
+/** What can't be dumped is named, nothing is written, and the session goes on unharmed. */
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { users } from '../pod/house.ts';
+import { disturbed, makeShell, podProcesses, type Shell, waitFor } from './session-house.ts';
+
+t.setTimeout(300_000);
+
+const hold =
+  'import os,time\nopen(os.environ["F"]+"/ready","w").write(str(os.getpid()))\nn=0\nwhile True:\n n+=1\n time.sleep(0.02)\n open(os.environ["F"]+"/beat","w").write(str(n)+"\\n")\n';
+
+/** Objects that are not handled, and how the message names them. */
+const objects: [string, string, RegExp][] = [
+  [
+    'a TCP connection',
+    'import socket\ns=socket.socket(); s.bind(("127.0.0.1",0)); s.listen()\nc=socket.create_connection(s.getsockname())\n',
+    /descriptor \d+ .*(socket|TCP|inet)/i,
+  ],
+  [
+    'a listening TCP socket',
+    'import socket\ns=socket.socket(); s.bind(("127.0.0.1",0)); s.listen()\n',
+    /descriptor \d+/,
+  ],
+  [
+    'a file that is locked by flock',
+    'import fcntl\nl=open(__import__("os").environ["F"]+"/lock","w"); fcntl.flock(l, fcntl.LOCK_EX)\n',
+    /lock/,
+  ],
+  [
+    'a seccomp filter',
+    // PR_SET_NO_NEW_PRIVS, then one instruction: allow.
+    'import ctypes,struct\nl=ctypes.CDLL(None)\nl.prctl(38,1,0,0,0)\ni=ctypes.create_string_buffer(struct.pack("HBBI",6,0,0,0x7fff0000))\np=ctypes.create_string_buffer(struct.pack("HxxxxxxQ",1,ctypes.addressof(i)))\nassert l.prctl(22,2,p,0,0)==0\n',
+    /seccomp/,
+  ],
+];
+
+async function refused(t: Test, shell: Shell, name: string, dump: string, message: RegExp, status: number) {
+  const done = shell.sh(`${dump} > $F/image`);
+  t.equal(done.status, status, `${name}: ${done.stderr}`);
+  t.match(done.stderr, message, name);
+  t.match(done.stderr, /^pod-dump: error: [^\n]+[^.\n]\n(pod-dump: hint: [^\n]+\n)?$/, name);
+  t.equal(statSync(join(shell.folder, 'image')).size, 0, 'nothing was written');
+}
+
+async function beatsOn(shell: Shell): Promise<void> {
+  const read = () => {
+    try {
+      return Number(readFileSync(join(shell.folder, 'beat'), 'utf8').trim());
+    } catch {
+      return 0;
+    }
+  };
+  const then = read();
+  await waitFor('it goes on', () => read() > then + 2);
+}
+
+for (const user of users) {
+  t.test(`objects, as ${user}`, async (t) => {
+    const shell = makeShell(t, user);
+    for (const [name, setup, message] of objects) {
+      const started = shell.sh('rm -f $F/ready; pod-run --name r -d -- python3 -c "$SETUP"', {
+        SETUP: setup + hold,
+      });
+      t.equal(started.status, 0, started.stderr);
+      await waitFor(name, () => existsSync(join(shell.folder, 'ready')));
+      await refused(t, shell, name, 'pod-dump r', message, 11);
+      await refused(t, shell, name, 'pod-dump --suspend r', message, 11);
+      t.same(disturbed(podProcesses(shell.ps()[0]!.init)), [], name);
+      await beatsOn(shell);
+      t.equal(shell.sh('pod-kill r').status, 0);
+    }
+  });
+}
+
+t.test('sessions that are not ours to dump', async (t) => {
+  const shell = makeShell(t, users.at(-1)!);
+  const start = (command: string, ...args: string[]) => {
+    const child = spawn(command, args, { detached: true, stdio: 'ignore' });
+    t.teardown(() => child.kill('SIGKILL'));
+    return child.pid!;
+  };
+
+  t.test("another user's", { skip: users.length < 2 && 'needs root' }, async (t) => {
+    const pid = start('sleep', '1000');
+    await refused(
+      t,
+      shell,
+      'root to nobody',
+      `pod-dump ${pid}`,
+      new RegExp(`no permission to stop .*\\(pid ${pid}\\)`),
+      11,
+    );
+    t.same(disturbed([pid]), []);
+  });
+
+  t.test('one that is being debugged', async (t) => {
+    const root = makeShell(t, users[0]!);
+    const pid = start('sleep', '1000');
+    const debuggers: [string, string[]][] = [
+      ['strace', ['-o', '/dev/null', '-p', String(pid)]],
+      ['gdb', ['-q', '-nx', '-p', String(pid), '-ex', 'shell sleep 1000']],
+    ];
+    for (const [command, args] of debuggers) {
+      const child = spawn(command, args, { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+      const gone = new Promise((resolve) => {
+        child.once('exit', resolve);
+        child.once('error', resolve);
+      });
+      const there = await Promise.race([
+        gone.then(() => false),
+        waitFor(command, () => !/^TracerPid:\t0$/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))),
+      ]);
+      if (!there) {
+        t.comment(`${command} is not installed`);
+        continue;
+      }
+      await refused(t, root, command, `pod-dump ${pid}`, new RegExp(`trace|debug|${command}`), 11);
+      process.kill(-child.pid!, 'SIGKILL');
+      await gone;
+    }
+  });
+
+  t.test('none, ourselves, pid 1', async (t) => {
+    await refused(t, shell, 'none', 'pod-dump 4194303', /there is no process 4194303/, 2);
+    await refused(t, shell, 'pid 1', 'pod-dump 1', /process 1 can't be dumped/, 2);
+    await refused(t, shell, 'no name', 'pod-dump no-such-pod', /there is no pod named no-such-pod/, 2);
+  });
+});
