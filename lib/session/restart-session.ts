@@ -56,7 +56,8 @@ export async function restartSession(
   const prepare = async () => {
     if (!restart.ready) return;
     pod = await makePod(restart, options);
-    restart.build({ initPid: pod.initPid, consolePath: pod.consolePath });
+    const { initPid, consolePath } = pod;
+    asRefusal(() => restart.build({ initPid, consolePath }));
   };
   const buffer = new Uint8Array(chunk);
   try {
@@ -66,13 +67,29 @@ export async function restartSession(
     }
     sink.end();
     await prepare();
-    const main = restart.finish();
+    const main = asRefusal(() => restart.finish());
     const { entry } = await pod!.adopt(main);
     return { entry };
   } catch (cause) {
     sink.abort(cause);
     await pod?.destroy();
     throw cause;
+  }
+}
+
+/** Values of the image that the kernel does not take (registers, signals, timers) are the image's fault, or this machine's. */
+function asRefusal<T>(make: () => T): T {
+  try {
+    return make();
+  } catch (cause) {
+    if (cause instanceof PodError) throw cause;
+    const { message } = PodError.from(cause);
+    throw new PodError(
+      'cannot-restart',
+      `the kernel refuses a part of the session: ${message}`,
+      'the image was damaged or made by a hostile program, or this kernel lacks what it needs',
+      { cause },
+    );
   }
 }
 
