@@ -5,7 +5,7 @@
 #     bash examples/pipeline.sh [ROUNDS]
 #
 # Each round numbers go through tr, sort and awk; the sum must be right, rounds must count up by one, and the
-# shell's own state (variables, an open descriptor of an unlinked file) must hold. Wrong: `pipeline: WRONG: …`,
+# shell's own state (variables, an open descriptor) must hold. Wrong: `pipeline: WRONG: …`,
 # status 1.
 set -u
 rounds=${1:-0}
@@ -13,7 +13,7 @@ round=0
 sum_of_sums=0
 log=$(mktemp)
 exec 7<>"$log"
-rm -f "$log"
+trap 'rm -f "$log"' EXIT
 wrong() {
   echo "pipeline: WRONG: $1"
   exit 1

@@ -206,7 +206,7 @@ t.test('memory stays flat', { timeout: 120_000 }, async (t) => {
     'bash',
     [
       '-c',
-      `set -o pipefail; node ${maker} --size 600M --content text | ${podFilter} compress encrypt -R ${at('pub')} > /dev/null & wait $!`,
+      `unset NODE_OPTIONS; set -o pipefail; node ${maker} --size 600M --content text | ${podFilter} compress encrypt -R ${at('pub')} > /dev/null & wait $!`,
     ],
     { stdio: 'ignore' },
   );

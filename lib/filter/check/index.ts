@@ -62,22 +62,25 @@ export async function checkFilter(name: string, tokens: readonly string[]): Prom
 
 /** Tries before a description counts as slow: another program may have kept the machine busy. */
 const tries = 10;
+/** What starting Node takes where nothing else runs (40 ms measured), with room. */
+const idleStart = 100;
 
-/** The description, or what is wrong with it; the fastest try counts. */
+/** The description, or what is wrong with it. */
 async function describeNow(path: string, name: string): Promise<FilterDescription | string> {
-  let fastest = Number.POSITIVE_INFINITY;
-  let result: FilterDescription | string = '';
-  for (let i = 0; i < tries && fastest > describeLimit; i++) {
+  let found = '';
+  for (let i = 0; i < tries; i++) {
     const { status, output, milliseconds } = await runProgram(path, ['--describe'], []);
     if (status !== 0) return `--describe ended with ${status}`;
-    fastest = Math.min(fastest, milliseconds);
-    result = readDescription(output.toString('utf8'));
+    const result = readDescription(output.toString('utf8'));
     if (typeof result === 'string') return result;
     if (result.name !== name) return `it describes itself as ${result.name}`;
+    if (milliseconds <= describeLimit) return result;
+    // On a busy machine everything is slow: the limit grows by as much as a bare Node takes longer than it should.
+    const bare = await runProgram(process.execPath, ['-e', '0'], []);
+    if (milliseconds <= describeLimit * Math.max(1, bare.milliseconds / idleStart)) return result;
+    found = `--describe took ${Math.round(milliseconds)} ms, at most ${describeLimit} are allowed`;
   }
-  return fastest > describeLimit
-    ? `--describe took ${Math.round(fastest)} ms, at most ${describeLimit} are allowed`
-    : result;
+  return found;
 }
 
 export function formatReport(report: Report): string {
