@@ -10,6 +10,9 @@ process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 /** Folders of test/ whose files must have the machine to themselves. */
 const alone = /^dist\/esm\/test\/(engine|pod|drive|native|programs|pipeline|session|cli|campaigns)\//;
 
+/** Whole sessions through all commands take minutes: `npm run test:sessions`. */
+const campaigns = /^dist\/esm\/test\/session\//;
+
 const given = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 const collect = (folder) =>
   readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
@@ -26,7 +29,7 @@ const files =
     ? given.flatMap((file) =>
         file.endsWith('/') ? collect(`dist/esm/${file.replace(/\/$/, '')}`) : [compiled(file)],
       )
-    : collect('dist/esm/test');
+    : collect('dist/esm/test').filter((file) => !campaigns.test(file));
 const missing = files.filter((file) => !existsSync(file));
 if (missing.length > 0) {
   console.error(`test: error: ${missing.join(', ')} not found\ntest: hint: node scripts/build.mjs`);
