@@ -140,7 +140,8 @@ export class MemoryCollector {
     if (!shared && path === '/dev/zero') return { kind: 'anonymous' };
     if (path.startsWith('/SYSV')) throw refusal(pid, area, 'System V shared memory is not handled yet');
     if (path.startsWith('/memfd:')) throw refusal(pid, area, 'memfd memory is not handled yet');
-    if (path.startsWith('/dev/') && !path.startsWith('/dev/shm/')) throw refusal(pid, area, 'the memory of a device cannot go along');
+    if (path.startsWith('/dev/') && !path.startsWith('/dev/shm/'))
+      throw refusal(pid, area, 'the memory of a device cannot go along');
     if (!path.startsWith('/')) throw refusal(pid, area, 'this kind of mapping is not handled');
     const file = this.#mappedFile(pid, area);
     if (file === undefined) {
