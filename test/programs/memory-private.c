@@ -97,6 +97,7 @@ static void check_all(void) {
 	CHECK(is_permitted(readonly, "r--p"));
 	CHECK(is_permitted(code_rx, "r-xp"));
 	CHECK(is_permitted(code_rwx, "rwxp"));
+	EQUAL(((code)code_rwx)(), 815);
 	put_code(code_rwx, 816);
 	EQUAL(((code)code_rwx)(), 816);
 	put_code(code_rwx, 815);
