@@ -110,6 +110,9 @@ export class ReferenceChecker {
       case kinds['fd-table']:
         files.table(readRecord('fd-table', frame));
         return;
+      case kinds['file-locks']:
+        files.locks(readRecord('file-locks', frame));
+        return;
       case kinds.fs:
         files.fs(readRecord('fs', frame));
         return;

@@ -48,6 +48,7 @@ const sectionByKind: Partial<Record<KindName, Section>> = {
   areas: 'memory',
   content: 'objects',
   'fd-table': 'objects',
+  'file-locks': 'objects',
   fs: 'objects',
   handlers: 'objects',
   process: 'tasks',
@@ -73,6 +74,7 @@ export const bounds = {
   sharedMemory: 65536,
   openFiles: 1 << 19,
   tables: 32768,
+  locks: 1 << 20,
   /** Highest descriptor number. */
   descriptor: 1 << 24,
   /** Bytes of one shared memory object or unlinked file. */

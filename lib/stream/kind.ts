@@ -32,6 +32,7 @@ export const kinds = {
   handlers: 50,
   process: 51,
   thread: 52,
+  'file-locks': 53,
 } as const;
 
 export type KindName = keyof typeof kinds;

@@ -14,15 +14,26 @@ const usual: CycleOptions[] = [
   { mode: 'undisturbed', as: 'root', via: 'pid' },
   { mode: 'thrice', as: 'nobody', via: 'pod' },
 ];
+const conflict: CycleOptions = { mode: 'conflict', as: 'nobody', via: 'pod' };
 const full: CycleOptions[] = (['undisturbed', 'restart', 'thrice', 'alive'] as const).flatMap((mode) =>
   (['root', 'nobody'] as const).flatMap((as) => (['pid', 'pod'] as const).map((via) => ({ mode, as, via }))),
 );
 
 /** What these hold belongs to the machine (names, files that they change): the stopped original still has it. */
-const holdsNames = new Set(['blocked-flock', 'blocked-accept', 'fifos', 'syscall-storm', 'stopped']);
+const holdsNames = new Set([
+  'blocked-flock',
+  'blocked-accept',
+  'fifos',
+  'file-locks',
+  'syscall-storm',
+  'stopped',
+]);
+
+/** Of these, what is held can be held by one session only. */
+const conflicting = new Set(['blocked-flock', 'file-locks']);
 
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
-const refused = new Set(['blocked-flock', 'deleted-files', 'memfds']);
+const refused = new Set(['deleted-files', 'hidden-lock', 'memfds']);
 
 /**
  * Known to fail, with the reason; reported as to do, never as passed. Whoever mends one takes it out of here.
@@ -37,7 +48,7 @@ const todo = new Map([
 function ways(program: Program): CycleOptions[] {
   const ways = process.env['POD_TEST_FULL'] ? full : usual;
   if (refused.has(program.name)) return [{ mode: 'refused', via: 'pod' }];
-  const possible = ways
+  const possible = [...ways, ...(conflicting.has(program.name) ? [conflict] : [])]
     .filter(({ as }) => isRoot || as === 'nobody')
     // What only root can set up runs as root in every mode.
     .map((way) => (program.rootOnly ? { ...way, as: 'root' as const } : way))

@@ -53,6 +53,10 @@ const socket = (id: number, more: object = {}): r.Entry => ({
   meta: { id, flags: 2, type: 'stream', state: 'pair', ...more },
 });
 const pipe = (id: number, capacity = 4096): r.Entry => ({ kind: 'pipe', meta: { id, capacity } });
+const locks = (file: number, ...list: object[]): r.Entry => ({
+  kind: 'file-locks',
+  meta: { file, locks: list },
+});
 const content = (file: number, length: number, more: object = {}): r.Entry => ({
   kind: 'content',
   meta: { file, ...more },
@@ -117,6 +121,12 @@ t.test('images that fit', async (t) => {
     content(9, 4096, { offset: 4096n }),
     { kind: 'fd-table', meta: { id: 1, entries: [{ fd: 0, file: 2 }] } } as r.Entry,
     { kind: 'fd-table', meta: { id: 1, entries: [{ fd: 7, file: 8 }] } } as r.Entry,
+    locks(
+      9,
+      { kind: 'posix', write: true, table: 1, pid: 2, start: 5n, end: 5n },
+      { kind: 'flock', write: false },
+    ),
+    locks(9, { kind: 'ofd', write: true, start: (1n << 63n) - 1n }),
     r.fs(1),
     r.handlers(1, { signal: 10 }, { signal: 12 }),
     r.process_('2.6', 2),
@@ -257,6 +267,16 @@ t.test('images that do not fit are damaged, and the message names what', async (
     ],
     ['pages of no mm', withMeta('pages', { mm: 3 }), /address space 3/],
     ['pages near 2^64', withMeta('pages', { addr: 0xfffffffffffff000n }), /outside/],
+    ['locks on nothing', before('fs', locks(9, { kind: 'flock', write: true })), /open file 9/],
+    ['lock of nobody', before('fs', locks(1, { kind: 'posix', write: true })), /no process/],
+    ['lock of no table', before('fs', locks(1, { kind: 'posix', write: true, table: 7 })), /table 7/],
+    [
+      'lock upside down',
+      before('fs', locks(1, { kind: 'ofd', write: true, start: 6n, end: 5n })),
+      /from 6 to 5/,
+    ],
+    ['lock from beyond', before('fs', locks(1, { kind: 'ofd', write: true, start: 1n << 63n })), /from 9223/],
+    ['lock to beyond', before('fs', locks(1, { kind: 'ofd', write: true, end: 1n << 63n })), /to 9223/],
     ['object twice', before('device', r.device(1)), /open file 1 is defined twice/],
     ['relative path', withMeta('device', { path: 'dev/null' }), /not absolute/],
     ['climbing path', withMeta('device', { path: '/dev/../../x' }), /'\.\.'/],

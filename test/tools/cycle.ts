@@ -28,9 +28,10 @@ import { keepDescriptors, RunningProgram, until } from './running-program.ts';
  * - `restart`: dumped, killed, restarted.
  * - `thrice`: the same, three generations in a row, each from the image of the one before.
  * - `alive`: restarted while the original is still there (stopped), so that its pids are taken.
+ * - `conflict`: restarted while the original is still there, whose locks it can't have: exit 12, original unharmed.
  * - `refused`: the engine does not handle the object yet: exit 11 before anything is written, session unharmed.
  */
-export type Mode = 'undisturbed' | 'restart' | 'thrice' | 'alive' | 'refused';
+export type Mode = 'undisturbed' | 'restart' | 'thrice' | 'alive' | 'conflict' | 'refused';
 
 export interface CycleOptions {
   mode: Mode;
@@ -150,6 +151,8 @@ class Cycle {
         cwd: '/',
       }).unref();
       closeSync(log);
+      // Whatever the umask: the session's own user opens it again.
+      chmodSync(join(this.#running.folder, 'log'), 0o666);
     }
     const pid = await this.#running.ready();
     if (this.#via === 'pid') this.#target = String(pid);
@@ -192,6 +195,17 @@ class Cycle {
     this.#target = name;
   }
 
+  /** What the session holds, somebody has already: named, and nothing is left of the attempt. */
+  async restartInVain(): Promise<void> {
+    const { status, stderr } = await this.#command(['pod-restart', '-d', '--name', 'vain'], this.#image);
+    if (status !== 12) throw new CycleError(`pod-restart ended with ${status}, not with 12`);
+    const named = new RegExp(
+      `^pod-restart: error: /.+ (locked|leased) here by ${this.#program.name} \\(pid \\d+\\)`,
+      'm',
+    );
+    if (!named.test(stderr)) throw new CycleError('the message names nobody');
+  }
+
   async run(mode: Mode, dumps: number): Promise<void> {
     await this.start();
     if (mode === 'undisturbed') {
@@ -201,6 +215,13 @@ class Cycle {
       }
     } else if (mode === 'refused') {
       await this.dumpInVain();
+      await this.#running.beatOn();
+    } else if (mode === 'conflict') {
+      await this.dump();
+      const originals = this.#running.pids();
+      for (const pid of originals) process.kill(pid, 'SIGSTOP');
+      await this.restartInVain();
+      for (const pid of originals) process.kill(pid, 'SIGCONT');
       await this.#running.beatOn();
     } else if (mode === 'alive') {
       await this.dump();

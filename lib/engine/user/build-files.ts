@@ -9,6 +9,7 @@ import { O, SYS } from './abi.ts';
 import { run } from './build-memory.ts';
 import type { ImageRecords, ObjectImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
+import { refuseHeld, restoreLocks } from './objects/file-locks.ts';
 import type { FileObject, RestoreContext, RestoredTable } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
 import { closeLocal } from './objects/local-calls.ts';
@@ -58,6 +59,10 @@ export class FileBuilder {
 
   /** Make every object and shared memory segment in the builder. */
   make(): void {
+    for (const record of this.#image.locks) {
+      const path = this.#pathOf(record.file);
+      if (path !== undefined) refuseHeld(record, path, this.#context);
+    }
     for (const segment of this.#image.segments.values()) this.#makeSegment(segment);
     for (const object of this.#image.objects) {
       this.#remote.reset();
@@ -129,12 +134,35 @@ export class FileBuilder {
     }
   }
 
+  /** File locks, from inside who held them: nothing may be opened or closed in the tasks afterwards. */
+  lock(tables: readonly { task: NewTask; id: number; entries: readonly Entry[] }[]): void {
+    if (this.#image.locks.length === 0) return;
+    const holders = tables.map(({ task, id, entries }) => ({
+      remote: task.remote,
+      pid: task.inner,
+      table: id,
+      numbers: (file: number) => entries.filter((entry) => entry.file === file).map((entry) => entry.fd),
+    }));
+    for (const record of this.#image.locks) {
+      const name = this.#pathOf(record.file) ?? `open file ${record.file}`;
+      restoreLocks(record, name, holders, this.#context);
+    }
+  }
+
   /** Last of all: timers. */
   arm(): void {
     for (const object of this.#image.objects) {
       this.#remote.reset();
       ownerOf(object).arm?.(object.name, object.record, this.#context);
     }
+  }
+
+  /** Where an open file lies that is found by its path. */
+  #pathOf(id: number): string | undefined {
+    const object = this.#image.objects.find(({ record }) => record.id === id);
+    if (object?.name !== 'regular' && object?.name !== 'directory') return undefined;
+    const { path, deleted, memfd } = object.record as Records['regular'];
+    return deleted || memfd !== undefined ? undefined : path;
   }
 
   #descriptor(id: number): number {

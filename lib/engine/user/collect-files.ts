@@ -3,10 +3,11 @@ import { fstatSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { F, O, SYS } from './abi.ts';
+import { LockCollector } from './objects/file-locks.ts';
 import type { DumpContext, OpenFile, OutRecord } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
 import { closeLocal, control } from './objects/local-calls.ts';
-import { describeProcess, listDescriptors, readDescriptorLink, readKeyedLines } from './proc.ts';
+import { describeProcess, listDescriptors, readAreas, readDescriptorLink, readKeyedLines } from './proc.ts';
 import type { SessionView } from './session-view.ts';
 import { SharedFiles } from './sharing.ts';
 
@@ -30,6 +31,8 @@ export function collectFiles(view: SessionView, tables: readonly TableOwner[]): 
   const files: OpenFile[] = [];
   const byDescriptor = new Map<string, OpenFile>();
   const tableRecords: OutRecord[] = [];
+  const context = makeContext(view, files, byDescriptor);
+  const locks = new LockCollector();
   const release = () => {
     for (const file of files) closeLocal(file.local);
     files.length = 0;
@@ -42,15 +45,17 @@ export function collectFiles(view: SessionView, tables: readonly TableOwner[]): 
       try {
         for (const fd of listDescriptors(table.pid)) {
           const local = Number(native().syscall(SYS.pidfd_getfd, pidfd, fd, 0));
+          const infoLines = readKeyedLines(`/proc/${table.pid}/fdinfo/${fd}`);
           const { value: file, first } = shared.find(local, () =>
-            openFile(files.length, table.pid, fd, local),
+            openFile(files.length, table.pid, fd, local, infoLines),
           );
           if (first) files.push(file);
           else closeLocal(local);
           file.holders.push({ pid: table.pid, fd });
           byDescriptor.set(`${table.pid}:${fd}`, file);
-          const closeOnExec = hasCloseOnExec(table.pid, fd);
+          const closeOnExec = hasCloseOnExec(infoLines);
           entries.push({ fd, file: file.id, ...(closeOnExec ? { closeOnExec } : {}) });
+          locks.add(file, table.id, infoLines, context);
         }
       } finally {
         closeLocal(pidfd);
@@ -63,16 +68,16 @@ export function collectFiles(view: SessionView, tables: readonly TableOwner[]): 
         });
       }
     }
-    const records = dumpObjects(view, files, byDescriptor);
-    return { records: [...records, ...tableRecords], release };
+    refuseHiddenLocks(view, locks);
+    const records = dumpObjects(files, context);
+    return { records: [...records, ...tableRecords, ...locks.records()], release };
   } catch (cause) {
     release();
     throw cause;
   }
 }
 
-function openFile(id: number, pid: number, fd: number, local: number): OpenFile {
-  const infoLines = readKeyedLines(`/proc/${pid}/fdinfo/${fd}`);
+function openFile(id: number, pid: number, fd: number, local: number, infoLines: string[]): OpenFile {
   return {
     id,
     pid,
@@ -96,22 +101,26 @@ function openFile(id: number, pid: number, fd: number, local: number): OpenFile 
 }
 
 /** FD_CLOEXEC belongs to the number, not to the file: fdinfo shows it as O_CLOEXEC in the octal flags. */
-function hasCloseOnExec(pid: number, fd: number): boolean {
-  const flags = readKeyedLines(`/proc/${pid}/fdinfo/${fd}`).find((line) => line.startsWith('flags:'));
+function hasCloseOnExec(infoLines: readonly string[]): boolean {
+  const flags = infoLines.find((line) => line.startsWith('flags:'));
   return (Number.parseInt(flags?.slice(6).trim() ?? '0', 8) & O.cloexec) !== 0;
 }
 
-function dumpObjects(
+function makeContext(
   view: SessionView,
   files: readonly OpenFile[],
   byDescriptor: ReadonlyMap<string, OpenFile>,
-): OutRecord[] {
-  let nextId = files.length;
+): DumpContext {
+  // Asked for when all files are known.
+  let nextId: number | undefined;
   const memory = new Map<string, unknown>();
-  const context: DumpContext = {
+  return {
     files,
     fileAt: (pid, fd) => byDescriptor.get(`${pid}:${fd}`),
-    newFileId: () => nextId++,
+    newFileId() {
+      nextId ??= files.length;
+      return nextId++;
+    },
     innerPid: (pid) => view.innerPid(pid),
     once<Value>(key: string, make: () => Value): Value {
       if (!memory.has(key)) memory.set(key, make());
@@ -127,6 +136,9 @@ function dumpObjects(
       );
     },
   };
+}
+
+function dumpObjects(files: readonly OpenFile[], context: DumpContext): OutRecord[] {
   // An object may name others (an epoll set its targets), so each kind is written in the order of the list, and
   // the list has those that name others behind those they name.
   const records: OutRecord[] = [];
@@ -135,7 +147,6 @@ function dumpObjects(
     for (const file of left) {
       if (!object.matches(file)) continue;
       left.delete(file);
-      refuseCommon(file, context);
       records.push(...object.dump(file, context));
     }
   }
@@ -143,14 +154,20 @@ function dumpObjects(
   return records;
 }
 
-/** What any descriptor may carry and no object handles yet. */
-function refuseCommon(file: OpenFile, context: DumpContext): void {
-  if (file.info.has('lock'))
-    context.refuse(
-      file,
-      'it holds a file lock, which is not handled yet',
-      'let the program release the lock first',
-    );
-  if ((file.flags & O.async) !== 0)
-    context.refuse(file, 'it sends signals at input (O_ASYNC), which is not handled yet');
+/** A lock whose open file lives on in a mapping alone can't be taken again. */
+function refuseHiddenLocks(view: SessionView, locks: LockCollector): void {
+  const hidden = locks.findHidden(
+    (pid) => view.process(pid) !== undefined,
+    (inode) => view.alive.find(({ pid }) => mapsInode(pid, inode))?.pid,
+  );
+  if (!hidden) return;
+  throw new PodError(
+    'cannot-checkpoint',
+    `${describeProcess(hidden.pid)} maps a file (${hidden.inode}) that is locked, and its descriptor was closed`,
+    'let the program keep the locked file open, or release the lock first',
+  );
+}
+
+function mapsInode(pid: number, inode: string): boolean {
+  return readAreas(pid, 'maps').some((area) => `${area.device}:${area.inode}` === inode);
 }

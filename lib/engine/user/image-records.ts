@@ -45,6 +45,7 @@ const notObjects = new Set<string>([
   'pages',
   'content',
   'fd-table',
+  'file-locks',
   'fs',
   'handlers',
   'process',
@@ -61,6 +62,7 @@ export class ImageRecords {
   readonly objects: ObjectImage[] = [];
   readonly contents = new Map<number, { meta: Records['content']; data: Uint8Array }[]>();
   readonly tables = new Map<number, Records['fd-table']['entries']>();
+  readonly locks: Records['file-locks'][] = [];
   readonly fs = new Map<number, Records['fs']>();
   readonly handlers = new Map<number, Records['handlers']>();
   readonly processes = new Map<number, ProcessImage>();
@@ -114,6 +116,9 @@ export class ImageRecords {
         this.tables.set(record.id, [...(this.tables.get(record.id) ?? []), ...record.entries]);
         return;
       }
+      case 'file-locks':
+        this.locks.push(readRecord(name, frame));
+        return;
       case 'fs': {
         const record = readRecord(name, frame);
         this.fs.set(record.id, record);

@@ -213,12 +213,12 @@ class Builder {
       const image = build.processOf(this.#image, task);
       return { image, tasks: [task, ...build.makeThreads(task, image)] };
     });
-    files.finishTables(
-      sets.map(({ tasks, image }) => ({
-        task: tasks[0]!,
-        entries: needed(this.#image.tables, image.record.files, 'descriptor table'),
-      })),
-    );
+    const tables = sets.map(({ tasks, image }) => ({
+      task: tasks[0]!,
+      id: image.record.files,
+      entries: needed(this.#image.tables, image.record.files, 'descriptor table'),
+    }));
+    files.finishTables(tables);
     for (const { builder } of this.#spaces.values()) builder.finish();
     this.#setShared(sets);
     tree.finish();
@@ -228,6 +228,7 @@ class Builder {
       });
       build.setLimits(tasks[0]!, image.record.limits, this.#options.warn);
     }
+    files.lock(tables);
     const stopped = sets.filter((set) => this.#stopSignal(set) !== 0 && this.#ownsSpace(set, sets));
     const running = sets.filter((set) => !stopped.includes(set));
     this.#release(stopped);

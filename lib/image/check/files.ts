@@ -33,6 +33,7 @@ export class FilesCheck {
   /** Datagram sockets may name one that comes later, and that one need not name them. */
   readonly #later = new Map<number, string>();
   #table: { id: number; last: number } | undefined;
+  #lockCount = 0;
 
   /** `hasShm` tells whether a shared memory object was defined. */
   object(file: OpenFile, hasShm: (id: number) => boolean): void {
@@ -94,6 +95,20 @@ export class FilesCheck {
       if (fd > bounds.descriptor) throw beyond(`descriptor ${fd}`, bounds.descriptor);
       this.#ids.require(file, `descriptor ${fd} of table ${record.id}`);
       this.#table.last = fd;
+    }
+  }
+
+  locks(record: Records['file-locks']): void {
+    const name = `locks on open file ${record.file}`;
+    this.#ids.require(record.file, name);
+    this.#lockCount += record.locks.length;
+    if (this.#lockCount > bounds.locks) throw beyond(`${this.#lockCount} file locks`, bounds.locks);
+    for (const { kind, table, start = 0n, end } of record.locks) {
+      if (start >= 1n << 63n || (end ?? start) < start || (end ?? 0n) >= 1n << 63n)
+        throw damaged(`${name}: one is from ${start} to ${end ?? 'the end'}`);
+      if (kind !== 'posix') continue;
+      if (table === undefined) throw damaged(`${name}: one belongs to no process`);
+      this.#tables.require(table, name);
     }
   }
 

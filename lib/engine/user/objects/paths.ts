@@ -113,7 +113,9 @@ function refuseOpening(path: string, flags: number, cause: RemoteError, context:
     `${path} can't be opened for ${how} (${errnoName(cause.errno)})`,
     cause.errno === 30
       ? 'it lies on a file system that is mounted read-only'
-      : 'give the user of the session access to it',
+      : cause.errno === 11
+        ? 'another program has a lease on it (fcntl F_SETLEASE): end that first'
+        : 'give the user of the session access to it',
   );
 }
 

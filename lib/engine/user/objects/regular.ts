@@ -18,7 +18,7 @@ function refuseMemory(file: OpenFile, context: DumpContext): void {
 export const regular: FileObject = {
   records: ['regular'],
   coverage:
-    'path, access mode, flags, position; the bytes stay in the file system, and type and size are checked at restart. Deleted or replaced files, held locks, memfd and what /proc shows of processes outside are refused',
+    'path, access mode, flags, position; the bytes stay in the file system, and type and size are checked at restart. Deleted or replaced files, memfd and what /proc shows of processes outside are refused',
 
   matches: (file) => file.stat.isFile() || isPlace(file.flags),
 
