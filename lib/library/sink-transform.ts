@@ -1,5 +1,6 @@
 import { Transform, type TransformCallback } from 'node:stream';
 import type { Sink } from '../stream/sink.ts';
+import { Stage } from './stage.ts';
 
 /**
  * A Node Transform around a stage made of Sinks. What the stage writes while it takes one chunk is handed on
@@ -7,49 +8,28 @@ import type { Sink } from '../stream/sink.ts';
  * waits while one takes a chunk.
  */
 export class SinkTransform extends Transform {
-  readonly #stage: Sink;
-  #open = true;
+  readonly #stage: Stage;
 
   constructor(make: (output: Sink) => Sink) {
     super({ readableHighWaterMark: 1 << 20, writableHighWaterMark: 1 << 20 });
-    this.#stage = make({
+    const output: Sink = {
       // A chunk is the stage's own again when write() returns.
       write: (chunk) => void this.push(Buffer.from(chunk)),
       end: () => undefined,
       abort: () => undefined,
-    });
+    };
+    this.#stage = new Stage(make(output));
   }
 
   override _transform(chunk: Uint8Array, _encoding: BufferEncoding, done: TransformCallback): void {
-    this.#try(done, () => this.#stage.write(chunk));
+    this.#stage.write(chunk, done);
   }
 
   override _flush(done: TransformCallback): void {
-    this.#try(done, () => {
-      this.#stage.end();
-      this.#open = false;
-    });
+    this.#stage.end(done);
   }
 
   override _destroy(cause: Error | null, done: (error?: Error | null) => void): void {
-    this.#abort(cause ?? new Error('the stream was destroyed'));
-    done(cause);
-  }
-
-  #try(done: TransformCallback, act: () => void): void {
-    try {
-      act();
-    } catch (cause) {
-      this.#abort(cause);
-      done(cause as Error);
-      return;
-    }
-    done();
-  }
-
-  #abort(cause: unknown): void {
-    if (!this.#open) return;
-    this.#open = false;
-    this.#stage.abort(cause);
+    this.#stage.destroy(cause, done);
   }
 }

@@ -1,5 +1,6 @@
 /** What /proc tells of a process on the host. proc(5). */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { isDeadState, readProcessStat, statField } from '../runtime/process-stat.ts';
 
 export interface ProcessStat {
   /** R S D T t Z X I. */
@@ -11,21 +12,22 @@ export interface ProcessStat {
 
 /** /proc/PID/stat; undefined when there is no such process. */
 export function readStat(pid: number): ProcessStat | undefined {
-  let text: string;
   try {
-    text = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const { fields } = readProcessStat(`/proc/${pid}/stat`);
+    return {
+      state: statField(fields, 3),
+      parent: Number(statField(fields, 4)),
+      start: Number(statField(fields, 22)),
+    };
   } catch {
     return undefined;
   }
-  // The name in parentheses may hold anything, parentheses too.
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return { state: fields[0]!, parent: Number(fields[1]), start: Number(fields[19]) };
 }
 
 /** The process that had this pid and start time lives; a zombie does not. */
 export function isAlive(pid: number, start: number): boolean {
   const stat = readStat(pid);
-  return stat !== undefined && stat.start === start && stat.state !== 'Z' && stat.state !== 'X';
+  return stat !== undefined && stat.start === start && !isDeadState(stat.state);
 }
 
 /** Identity of a process's pid namespace; undefined when it is gone or not ours to see. */

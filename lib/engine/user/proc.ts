@@ -1,5 +1,8 @@
 /** What /proc tells, parsed: proc(5). Pids here are those of the reader's namespace unless called inner. */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { type ProcessStat, readProcessStat } from '../../runtime/process-stat.ts';
+
+export { statField } from '../../runtime/process-stat.ts';
 
 /** /proc/PID/status (or task/TID/status) as key → words. */
 export type Status = Map<string, string[]>;
@@ -31,22 +34,9 @@ export function inner(status: Status, key: 'NSpid' | 'NStgid' | 'NSpgid' | 'NSsi
   return Number(ids?.at(-1) ?? 0);
 }
 
-/** /proc/PID/stat behind the command name: index 0 is field 3, the state. */
-export function readStat(pid: number, tid = pid): { comm: string; fields: string[] } {
-  const text = readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
-  const close = text.lastIndexOf(')');
-  return {
-    comm: text.slice(text.indexOf('(') + 1, close),
-    fields: text
-      .slice(close + 2)
-      .trimEnd()
-      .split(' '),
-  };
-}
-
-/** Field `number` of proc_pid_stat(5), counted from 1 as there. */
-export function statField(fields: string[], number: number): string {
-  return fields[number - 3] ?? '0';
+/** /proc/PID/task/TID/stat. Throws when the task is gone, see isGone. */
+export function readStat(pid: number, tid = pid): ProcessStat {
+  return readProcessStat(`/proc/${pid}/task/${tid}/stat`);
 }
 
 export function listThreads(pid: number): number[] {
