@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { fileObjects } from '../dist/esm/lib/engine/user/objects/index.js';
 import { exitCodes } from '../dist/esm/lib/stream/error.js';
 import { greaseKinds, kinds } from '../dist/esm/lib/stream/kind.js';
 import { manPage } from './man-page.mjs';
@@ -138,23 +139,11 @@ format = fill(format, 'kinds', kindTable);
 format = fill(format, 'classes', classTable);
 put('docs/format.md', format);
 
-// One row an object of the engine's list, from the head comment of its file.
-const objects = 'lib/engine/user/objects';
-const listed = readFileSync(`${objects}/index.ts`, 'utf8').matchAll(
-  /^import \{ \w+ \} from '\.\/([\w-]+)\.ts';$/gm,
+// One row an object of the engine's list: what it says of itself.
+const coverage = fileObjects.map(
+  ({ records, coverage }) =>
+    `| ${records.map((name) => `\`${name}\``).join(', ') || 'others'} | ${cell(coverage)} |`,
 );
-const coverage = [...listed]
-  .filter(([, name]) => name !== 'unknown')
-  .map(([, name]) => {
-    const head = /\/\*\*([\s\S]*?)\*\//.exec(readFileSync(`${objects}/${name}.ts`, 'utf8'))?.[1] ?? '';
-    const lines = head.split('\n').map((line) => line.replace(/^\s*\*?\s?/, ''));
-    const text = lines
-      .join('\n')
-      .trim()
-      .replace(/\n\s*\n/g, ' ')
-      .replace(/\n/g, ' ');
-    return `| \`${name}\` | ${cell(text)} |`;
-  });
 put(
   'docs/coverage.md',
   fill(

@@ -293,6 +293,8 @@ function describeFile<Kind extends (typeof openFileKinds)[number]>(kind: Kind, g
       return `${(record.entries as unknown[]).length} entries`;
     case 'inotify':
       return `${(record.watches as unknown[]).length} watches`;
+    case 'pty':
+      return `master of /dev/pts/${String(record.index)}`;
     case 'terminal':
       return `${String(record.role)} ${path}`.trim();
     default:

@@ -31,6 +31,7 @@ export const openFileKinds = [
   'unix-socket',
   'terminal',
   'inotify',
+  'pty',
 ] as const satisfies readonly KindName[];
 
 export type OpenFileKind = (typeof openFileKinds)[number];
@@ -79,6 +80,8 @@ export const bounds = {
   descriptor: 1 << 24,
   /** Bytes of one shared memory object or unlinked file. */
   objectSize: 1n << 44n,
+  /** Pseudo-terminals of one devpts: kernel.pty.max at its default. */
+  ptys: 4096,
   /** Bytes queued in one unix socket. */
   socketQueue: 1 << 28,
 } as const;

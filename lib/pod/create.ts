@@ -35,6 +35,8 @@ export interface PodOptions {
   /** Size of the console. Default 24 x 80. */
   rows?: number;
   columns?: number;
+  /** The N of the console's /dev/pts/N, below 512. Default 0. */
+  console?: number;
   /** The console does not echo and translates nothing: for a session whose input and output are not a person's. */
   plain?: boolean;
 }
@@ -125,7 +127,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
   return {
     entry,
     initPid,
-    consolePath: '/dev/pts/0',
+    consolePath: `/dev/pts/${options.console ?? 0}`,
     // pid 1's first child.
     start: () => settle('go\n', 2),
     adopt: (mainPid) => settle(`main ${mainPid}\n`, mainPid),
@@ -161,6 +163,7 @@ function initArguments(
     ['--cwd', cwd],
     ['--hostname', hostname],
     ['--domainname', options.domainname],
+    ['--console', options.console === undefined ? undefined : String(options.console)],
     ['--size', `${options.rows ?? 24}x${options.columns ?? 80}`],
   ];
   const list = given.flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));

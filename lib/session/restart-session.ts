@@ -1,6 +1,8 @@
 /** A session out of a stream, in a pod of its own. */
+import type { ObjectImage } from '../engine/user/image-records.ts';
 import { Restart } from '../engine/user/restart.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
+import type { Records } from '../image/record.ts';
 import { holdPod, type PreparedPod } from '../pod/create.ts';
 import type { PodEntry } from '../pod/registry.ts';
 import { readDescriptor } from '../stream/descriptor.ts';
@@ -107,5 +109,28 @@ async function makePod(restart: Restart, options: RestartSessionOptions): Promis
     name: options.name ?? hello.pod,
     ...(options.root === undefined ? {} : { root: options.root }),
     ...(hostname === '' ? {} : { hostname }),
+    console: consoleNumber(image.objects),
   });
+}
+
+/** Numbers that a pod's console may have. */
+const consoles = 512;
+
+/**
+ * The console stands for the terminal that the session had outside and bears its name, so that `tty` says what it
+ * said; the session's own pseudo-terminals keep theirs.
+ */
+function consoleNumber(objects: readonly ObjectImage[]): number {
+  const inside = new Set<number>();
+  let wanted = 0;
+  for (const { name, record } of objects) {
+    if (name === 'pty') inside.add((record as unknown as Records['pty']).index);
+    if (name !== 'terminal' || wanted !== 0) continue;
+    const { role, path } = record as unknown as Records['terminal'];
+    const number = role === 'outside' ? /^\/dev\/pts\/(\d{1,3})$/.exec(path ?? '')?.[1] : undefined;
+    if (number !== undefined) wanted = Number(number);
+  }
+  if (wanted >= consoles) wanted = 0;
+  while (inside.has(wanted)) wanted += 1;
+  return wanted;
 }

@@ -27,6 +27,7 @@ export const kinds = {
   'unix-socket': 41,
   terminal: 42,
   inotify: 43,
+  pty: 44,
   'fd-table': 48,
   fs: 49,
   handlers: 50,

@@ -17,6 +17,7 @@ enum {
   console_fd = 8,   /* console, slave side: held so that the master never hangs up */
   first_viewer_fd = 9,
   most_viewers = 16,
+  most_consoles = 512,  /* numbers below it are held open for a moment, within the usual limit of 1024 */
 };
 
 struct options {
@@ -24,11 +25,14 @@ struct options {
   int user;    /* in a user namespace of its own */
   int plain;   /* the console does not echo and translates nothing */
   long rows, columns;
+  long console;  /* the N of the console's /dev/pts/N */
   char **command;  /* NULL: hold, the creator names the main process */
   char **environment;
 };
 
 extern struct options options;
+/* /dev/pts/N of the console. */
+struct text console_path(void);
 
 /* Tell the creator what failed, remove what was made, exit. */
 _Noreturn void give_up(const char *step, long error);

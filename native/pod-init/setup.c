@@ -2,7 +2,7 @@
  * pod-init: makes the namespaces of a pod, its mounts and its console, and stays as its pid 1.
  *
  *   pod-init --folder DIR --name NAME [--user] [--root DIR] [--cwd DIR] [--hostname H] [--domainname D]
- *            [--size ROWSxCOLUMNS] [--plain] [-- COMMAND ARGUMENTS…]        (status channel on descriptor 3)
+ *            [--console N] [--size ROWSxCOLUMNS] [--plain] [-- COMMAND ARGUMENTS…]        (status channel on descriptor 3)
  *
  * Order, and why: the name is taken (socket bound, under a lock) while the host's files are still in sight; then
  * the namespaces; then a fork, because only a child enters a new pid namespace; the child mounts, makes the
@@ -212,11 +212,40 @@ static void make_mounts(void) {
   must(sys(chdir, "/"), "chdir /");
 }
 
+static void close_from(unsigned first) {
+  if (sys(close_range, first, ~0u, 0) == 0) return;
+  for (unsigned fd = first; fd < 65536; fd++) sys(close, fd);
+}
+
+struct text console_path(void) {
+  struct text path = {0};
+  add(&path, "/dev/pts/");
+  add_number(&path, options.console);
+  return path;
+}
+
+/* devpts gives out the lowest free number, so those below the wanted one are taken for a moment. */
+static void open_master(void) {
+  for (long number = 0;; number++) {
+    long fd = must(sys(openat, AT_FDCWD, "/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC), "/dev/ptmx");
+    if (number == options.console) {
+      place(fd, master_fd);
+      break;
+    }
+    if (fd < first_viewer_fd) {
+      must(sys(fcntl, fd, F_DUPFD_CLOEXEC, first_viewer_fd), "/dev/ptmx");
+      sys(close, fd);
+    }
+  }
+  close_from(first_viewer_fd);
+}
+
 static void make_console(void) {
-  place(must(sys(openat, AT_FDCWD, "/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC), "/dev/ptmx"), master_fd);
+  open_master();
   int unlocked = 0;
   must(sys(ioctl, master_fd, TIOCSPTLCK, &unlocked), "console");
-  place(must(sys(openat, AT_FDCWD, "/dev/pts/0", O_RDWR | O_NOCTTY | O_CLOEXEC), "/dev/pts/0"), console_fd);
+  struct text path = console_path();
+  place(must(sys(openat, AT_FDCWD, path.bytes, O_RDWR | O_NOCTTY | O_CLOEXEC), "/dev/pts"), console_fd);
   unsigned short size[4] = {(unsigned short)options.rows, (unsigned short)options.columns, 0, 0};
   must(sys(ioctl, console_fd, TIOCSWINSZ, size), "console");
   if (!options.plain) return;
@@ -239,11 +268,6 @@ static void take_signals(void) {
   uint64_t action[4] = {0};
   for (int number = 1; number <= 64; number++) sys(rt_sigaction, number, action, 0, 8);
   place(must(sys(signalfd4, -1, &wanted, 8, SFD_CLOEXEC | SFD_NONBLOCK), "signalfd"), signal_fd);
-}
-
-static void close_from(unsigned first) {
-  if (sys(close_range, first, ~0u, 0) == 0) return;
-  for (unsigned fd = first; fd < 65536; fd++) sys(close, fd);
 }
 
 static void use_null(void) {
@@ -291,7 +315,8 @@ static _Noreturn void become_command(long pipe) {
   struct failure failure = {"setsid", 0};
   if ((failure.error = sys(setsid)) < 0) goto failed;
   failure.step = "console";
-  long console = sys(openat, AT_FDCWD, "/dev/pts/0", O_RDWR);
+  struct text path = console_path();
+  long console = sys(openat, AT_FDCWD, path.bytes, O_RDWR);
   if ((failure.error = console) < 0) goto failed;
   if ((failure.error = sys(ioctl, console, TIOCSCTTY, 0)) < 0) goto failed;
   for (int fd = 0; fd <= 2; fd++)
@@ -364,10 +389,14 @@ static void read_options(char **argument) {
       const char *rest;
       options.rows = read_number(value_of(argument++), &rest);
       options.columns = *rest ? read_number(rest + 1, &rest) : 80;
+    } else if (same(name, "--console")) {
+      const char *rest;
+      options.console = read_number(value_of(argument++), &rest);
     } else {
       give_up(name, -EINVAL);
     }
   }
+  if (options.console < 0 || options.console >= most_consoles) give_up("--console", -EINVAL);
   if (!options.folder || !options.name) give_up("--name", -EINVAL);
 }
 

@@ -298,7 +298,9 @@ t.test('terminals', async (t) => {
   while (readable(old.slave) === 0) await sleep(1);
   t.match(dump(old.slave).losses, [/what was typed/]);
   cannotRestart(t, records, /this restart has none to give/);
-  refuses(t, [old.master], /master of a pseudo-terminal/);
+  refuses(t, [fresh.master], /used by a process outside the session, or by none yet/);
+  writeSync(old.slave, 'shown');
+  refuses(t, [old.master, old.slave], /output of .* has not been read/);
   close(old.master, old.slave, reader, fresh.master, fresh.slave);
 });
 

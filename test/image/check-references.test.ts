@@ -52,6 +52,10 @@ const socket = (id: number, more: object = {}): r.Entry => ({
   kind: 'unix-socket',
   meta: { id, flags: 2, type: 'stream', state: 'pair', ...more },
 });
+const pty = (id: number, more: object): r.Entry => ({
+  kind: 'pty',
+  meta: { id, flags: 2, index: 4, termios: new Uint8Array(44), rows: 24, columns: 80, ...more },
+});
 const pipe = (id: number, capacity = 4096): r.Entry => ({ kind: 'pipe', meta: { id, capacity } });
 const locks = (file: number, ...list: object[]): r.Entry => ({
   kind: 'file-locks',
@@ -150,6 +154,16 @@ t.test('images that do not fit are damaged, and the message names what', async (
       meta: { mm: 2, areas: [r.anonymous(start, count, more)] },
     });
   const cases: [string, r.Entry[], RegExp][] = [
+    [
+      'slave without its master',
+      before('fd-table', { kind: 'terminal', meta: { id: 9, flags: 2, tty: 3, role: 'inside' } }),
+      /slave of a pseudo-terminal that is not defined/,
+    ],
+    [
+      'two masters of one name',
+      before('fd-table', pty(9, { tty: 1 }), pty(10, { tty: 2 })),
+      /terminal that another master has/,
+    ],
     ['no tree', change('tree', () => []), /no process tree|not in the tree/],
     ['a second POD', before('tree', r.pod()), /second POD/],
     ['TREE behind memory', before('device', r.tree(r.treeEntry(9))), /tree comes after the memory section/],

@@ -142,6 +142,8 @@ class Cycle {
       await this.#must(['pod-run', '-d', '--name', this.#target, '--', ...command]);
     } else {
       const log = openSync(join(this.#running.folder, 'log'), 'a', 0o666);
+      // A restart opens it again, as that user.
+      chmodSync(join(this.#running.folder, 'log'), 0o666);
       const [program, ...args] = this.#asUser(command) as [string, ...string[]];
       // `detached` is setsid: a session of its own, as the engine wants it whole.
       spawn(program, args, {

@@ -99,7 +99,11 @@ export async function runCampaign({ program: name, rounds, progress }: Campaign)
     for (let attempts = 0; result.rounds < rounds; attempts++) {
       if (attempts > rounds * 3)
         throw new Error(`only ${result.rounds} of ${attempts} kills found a dump at work`);
-      const child = spawn(process.execPath, [podDump(), String(pid)], { stdio: 'ignore' });
+      const child = spawn(process.execPath, [podDump(), String(pid)], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let errors = '';
+      child.stderr.on('data', (data) => (errors += data));
       const ended = new Promise<string | number>((resolve) =>
         child.on('exit', (code, signal) => resolve(signal ?? code ?? 'gone')),
       );
@@ -120,7 +124,7 @@ export async function runCampaign({ program: name, rounds, progress }: Campaign)
       else result.early++;
       result.rounds = result.seized + result.early;
       if (status !== 'SIGKILL' && status !== 0)
-        throw new Error(`pod-dump ended with ${status} before its kill`);
+        throw new Error(`pod-dump ended with ${status} before its kill: ${errors}`);
 
       const held = () => heldTasks(pid);
       if (!(await until(() => held().length === 0, 5_000))) {

@@ -84,6 +84,10 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
     refuse(file, why, hint) {
       throw new PodError('cannot-checkpoint', `descriptor ${file.fd} (${file.link}): ${why}`, hint);
     },
+    putOff: Number.POSITIVE_INFINITY,
+    notNow(file, why, hint) {
+      throw new PodError('cannot-checkpoint', `descriptor ${file.fd} (${file.link}): ${why}`, hint);
+    },
   };
   try {
     const records: OutRecord[] = [];
@@ -177,6 +181,10 @@ export class TestBuilder {
         return object ? [{ object, name, meta }] : [];
       });
       for (const { object, name, meta } of owned) object.restore(name, meta, context);
+      const self = { remote: builder, pid: this.pid };
+      for (const { object, name, meta } of owned) object.leadSession?.(name, meta, self, context);
+      for (const { object, name, meta } of owned)
+        object.treeMade?.(name, meta, (pid) => (pid === this.pid ? self : undefined), context);
       for (const { object, name, meta } of owned) {
         const id = (meta as { id: number }).id;
         const fd = this.#descriptors.get(id);

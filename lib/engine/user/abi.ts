@@ -94,6 +94,8 @@ export const SYS = {
   ioprio_get: 252,
   inotify_add_watch: 254,
   openat: 257,
+  fchownat: 260,
+  fchmodat: 268,
   waitid: 247,
   pselect6: 270,
   ppoll: 271,

@@ -10,7 +10,7 @@ import { run } from './build-memory.ts';
 import type { ImageRecords, ObjectImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
 import { refuseHeld, restoreLocks } from './objects/file-locks.ts';
-import type { FileObject, RestoreContext, RestoredTable } from './objects/file-object.ts';
+import type { BareTask, FileObject, RestoreContext, RestoredTable } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
 import { closeLocal } from './objects/local-calls.ts';
 import type { Remote, Word } from './remote.ts';
@@ -86,6 +86,22 @@ export class FileBuilder {
     } finally {
       closeLocal(pidfd);
     }
+  }
+
+  /** What a session gets by way of its leader. */
+  leadSession(leader: NewTask): void {
+    for (const object of this.#image.objects)
+      ownerOf(object).leadSession?.(object.name, object.record, bare(leader), this.#context);
+  }
+
+  /** What needs the whole tree. */
+  treeMade(tasks: ReadonlyMap<number, NewTask>): void {
+    const find = (pid: number) => {
+      const task = tasks.get(pid);
+      return task && bare(task);
+    };
+    for (const object of this.#image.objects)
+      ownerOf(object).treeMade?.(object.name, object.record, find, this.#context);
   }
 
   /**
@@ -181,6 +197,8 @@ export class FileBuilder {
     this.#segments.set(segment.id, Number(fd));
   }
 }
+
+const bare = (task: NewTask): BareTask => ({ remote: task.remote, pid: task.inner });
 
 function ownerOf(object: ObjectImage): FileObject {
   const owner = fileObjects.find((each) => each.records.includes(object.name));

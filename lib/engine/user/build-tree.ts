@@ -37,22 +37,29 @@ interface Plan extends TreeEntry {
   ghost?: boolean;
 }
 
-export function buildTree(image: ImageRecords, builder: NewTask): BuiltTree {
-  return new TreeBuilder(image, builder).build();
+/** `leadSession` is called with each session leader before it forks. */
+export function buildTree(
+  image: ImageRecords,
+  builder: NewTask,
+  leadSession: (leader: NewTask) => void,
+): BuiltTree {
+  return new TreeBuilder(image, builder, leadSession).build();
 }
 
 class TreeBuilder {
   readonly #image: ImageRecords;
   readonly #builder: NewTask;
+  readonly #leadSession: (leader: NewTask) => void;
   readonly #plans = new Map<number, Plan>();
   readonly #tasks = new Map<number, NewTask>();
   /** Children that their parent did not fork but took in, as a child subreaper (prctl(2)) does. */
   readonly #adopted: Plan[] = [];
   #main = 0;
 
-  constructor(image: ImageRecords, builder: NewTask) {
+  constructor(image: ImageRecords, builder: NewTask, leadSession: (leader: NewTask) => void) {
     this.#image = image;
     this.#builder = builder;
+    this.#leadSession = leadSession;
   }
 
   build(): BuiltTree {
@@ -133,7 +140,10 @@ class TreeBuilder {
     );
     const after = plan.children.filter((child) => !before.includes(child));
     for (const child of before) this.#create(child, task, inherited);
-    if (plan.sid === plan.pid) task.remote.call('setsid', SYS.setsid);
+    if (plan.sid === plan.pid) {
+      task.remote.call('setsid', SYS.setsid);
+      if (plan.state !== 'zombie') this.#leadSession(task);
+    }
     const session = plan.sid === plan.pid ? plan.pid : inherited;
     for (const child of after) this.#create(child, task, session);
     if (plan.sid !== 0 && session !== plan.sid) {

@@ -7,6 +7,7 @@ import { LockCollector } from './objects/file-locks.ts';
 import type { DumpContext, OpenFile, OutRecord } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
 import { closeLocal, control } from './objects/local-calls.ts';
+import { PassingState } from './passing-state.ts';
 import { describeProcess, listDescriptors, readAreas, readDescriptorLink, readKeyedLines } from './proc.ts';
 import type { SessionView } from './session-view.ts';
 import { SharedFiles } from './sharing.ts';
@@ -26,12 +27,17 @@ export interface TableOwner {
 
 const entriesAFrame = 2048;
 
-export function collectFiles(view: SessionView, tables: readonly TableOwner[]): CollectedFiles {
+/** `putOff`: see DumpContext. */
+export function collectFiles(
+  view: SessionView,
+  tables: readonly TableOwner[],
+  putOff: number,
+): CollectedFiles {
   const shared = new SharedFiles<OpenFile>();
   const files: OpenFile[] = [];
   const byDescriptor = new Map<string, OpenFile>();
   const tableRecords: OutRecord[] = [];
-  const context = makeContext(view, files, byDescriptor);
+  const context = makeContext(view, files, byDescriptor, putOff);
   const locks = new LockCollector();
   const release = () => {
     for (const file of files) closeLocal(file.local);
@@ -110,6 +116,7 @@ function makeContext(
   view: SessionView,
   files: readonly OpenFile[],
   byDescriptor: ReadonlyMap<string, OpenFile>,
+  putOff: number,
 ): DumpContext {
   // Asked for when all files are known.
   let nextId: number | undefined;
@@ -129,14 +136,17 @@ function makeContext(
     within: (pid, body) => view.within(pid, body),
     loss: (sentence) => view.losses.push(sentence),
     refuse(file, why, hint) {
-      throw new PodError(
-        'cannot-checkpoint',
-        `${describeProcess(file.pid)}, descriptor ${file.fd} (${file.link}): ${why}`,
-        hint,
-      );
+      throw new PodError('cannot-checkpoint', `${describeHolder(file)}: ${why}`, hint);
+    },
+    putOff,
+    notNow(file, why, hint) {
+      throw new PassingState(`${describeHolder(file)}: ${why}`, hint);
     },
   };
 }
+
+const describeHolder = (file: OpenFile) =>
+  `${describeProcess(file.pid)}, descriptor ${file.fd} (${file.link})`;
 
 function dumpObjects(files: readonly OpenFile[], context: DumpContext): OutRecord[] {
   // An object may name others (an epoll set its targets), so each kind is written in the order of the list, and

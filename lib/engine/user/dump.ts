@@ -20,6 +20,7 @@ import { MemoryCollector, type PageSource } from './collect-memory.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
 import { Freezer } from './freeze.ts';
 import type { OutRecord } from './objects/file-object.ts';
+import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
 import { describeProcess } from './proc.ts';
 import type { Remote } from './remote.ts';
@@ -29,8 +30,23 @@ import { countPages, writePages } from './write-pages.ts';
 
 const treeEntriesAFrame = 256;
 
+/** Times that a session in a passing state is let go on and stopped again; in all about two seconds. */
+const mostPutOff = 24;
+
 export function dump(target: DumpTarget, options: DumpOptions, sink: Sink): StoppedSession {
   if (arch() !== 'x64') throw new PodError('cannot-checkpoint', `this engine handles x86_64, not ${arch()}`);
+  for (let putOff = 0; ; putOff++) {
+    try {
+      return tryDump(target, options, sink, putOff);
+    } catch (cause) {
+      if (!(cause instanceof PassingState) || putOff === mostPutOff) throw cause;
+      // Uneven pauses: a session that works in a rhythm must not be met at the same beat each time.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5 + ((putOff * 37) % 160));
+    }
+  }
+}
+
+function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: number): StoppedSession {
   const freezer = new Freezer({ suspendSeccomp: false });
   const writer = new StreamWriter(sink);
   try {
@@ -40,7 +56,7 @@ export function dump(target: DumpTarget, options: DumpOptions, sink: Sink): Stop
     const view = new SessionView(frozen);
     let collected: Collected;
     try {
-      collected = collect(target, view);
+      collected = collect(target, view, putOff);
     } finally {
       view.finish();
     }
@@ -87,7 +103,7 @@ interface Collected {
   pages: PageSource[];
 }
 
-function collect(target: DumpTarget, view: SessionView): Collected {
+function collect(target: DumpTarget, view: SessionView, putOff: number): Collected {
   refuseMixedNamespaces(view);
   const sharing = {
     vm: new SharedObjects('vm'),
@@ -122,7 +138,7 @@ function collect(target: DumpTarget, view: SessionView): Collected {
   const tables = view.alive
     .filter((process) => ids.get(process.pid)!.firsts.has('files'))
     .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
-  const files = collectFiles(view, tables);
+  const files = collectFiles(view, tables, putOff);
   files.release();
   const memory = new MemoryCollector();
   const shared: OutRecord[] = [];

@@ -47,7 +47,12 @@ export interface FrozenProcess {
 }
 
 const SIGTRAP = 5;
-const stopTimeout = 400;
+/**
+ * How long a task may take to stop, ms, at the first attempt; each attempt gives it more. Most that take long wait in
+ * vfork(2), and only letting all go on helps; on a busy machine a task may also wait for a processor.
+ */
+const stopTimeout = 300;
+const longestStop = 3000;
 const attempts = 12;
 const gone = Symbol('gone');
 
@@ -56,6 +61,7 @@ export class Freezer {
   readonly #groupStopped = new Set<number>();
   readonly #options: number;
   #thawed = false;
+  #patience = stopTimeout;
 
   /** `suspendSeccomp`: a filter of the session must not see the calls we make in it; needs CAP_SYS_ADMIN. */
   constructor(options: { suspendSeccomp: boolean }) {
@@ -65,6 +71,7 @@ export class Freezer {
   /** Stop the trees below `roots` (host pids), parents before children. */
   freeze(roots: readonly number[]): FrozenProcess[] {
     for (let attempt = 0; ; attempt++) {
+      this.#patience = Math.min(stopTimeout * (attempt + 1), longestStop);
       const stuck = this.#tryFreeze(roots);
       if (typeof stuck !== 'number') return stuck;
       this.#release();
@@ -203,7 +210,7 @@ export class Freezer {
       addon.interrupt(tid);
     }
     for (;;) {
-      const stop = addon.waitStop(tid, stopTimeout);
+      const stop = addon.waitStop(tid, this.#patience);
       if (stop === undefined) return undefined;
       if (stop.state === 'exited') {
         this.#seized.delete(tid);

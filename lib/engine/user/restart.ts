@@ -168,8 +168,9 @@ class Builder {
     const files = new FileBuilder(this.#image, { builder, console: this.#pod.consolePath, warn });
     this.#files = files;
     files.make();
-    const tree = buildTree(this.#image, builder);
+    const tree = buildTree(this.#image, builder, (leader) => files.leadSession(leader));
     this.#tree = tree;
+    files.treeMade(tree.tasks);
     this.#arrangeMemory(tree, files);
     this.#arrangeFiles(tree, files);
     for (const id of this.#image.segments.keys()) this.#segments.set(id, files.openSegment(id));

@@ -27,6 +27,9 @@ export class FilesCheck {
   readonly #fs = new IdSpace('filesystem context', bounds.tables);
   readonly #handlers = new IdSpace('handler table', bounds.tables);
   readonly #pipes = new Set<number>();
+  /** Terminal numbers of the masters, and the numbers of their slaves' names. */
+  readonly #ptys = new Set<number>();
+  readonly #ptyIndexes = new Set<number>();
   readonly #containers = new Map<number, Container>();
   /** Stream sockets that wait for their other end: id of the peer → id of the socket that names it. */
   readonly #peers = new Map<number, number>();
@@ -50,6 +53,11 @@ export class FilesCheck {
         break;
       case 'terminal':
         if (file.record.path !== undefined) checkPath(file.record.path, name);
+        if (file.record.role === 'inside' && !this.#ptys.has(file.record.tty))
+          throw damaged(`${name} is the slave of a pseudo-terminal that is not defined before it`);
+        break;
+      case 'pty':
+        this.#pty(name, file.record);
         break;
       case 'pipe':
         if (file.record.path !== undefined) checkPath(file.record.path, name);
@@ -155,6 +163,14 @@ export class FilesCheck {
     const size = record.size ?? 0n;
     if (size > bounds.objectSize) throw beyond(`an unlinked file of ${size} bytes`, bounds.objectSize);
     this.#containers.set(record.id, { limit: size, used: 0n, file: true });
+  }
+
+  #pty(name: string, { tty, index }: Records['pty']): void {
+    if (index >= bounds.ptys) throw beyond(`/dev/pts/${index}`, bounds.ptys - 1);
+    if (this.#ptys.has(tty) || this.#ptyIndexes.has(index))
+      throw damaged(`${name} is a terminal that another master has`);
+    this.#ptys.add(tty);
+    this.#ptyIndexes.add(index);
   }
 
   #socket(name: string, record: Records['unix-socket']): void {

@@ -50,6 +50,10 @@ export interface DumpContext {
   within<Result>(pid: number, body: (remote: Remote) => Result): Result;
   /** Say that restart will not bring this back, in one sentence. */
   loss(sentence: string): void;
+  /** How often this dump was put off by notNow() already. */
+  readonly putOff: number;
+  /** The same as refuse(), for a state that will pass: the dump lets the session go on a moment, and tries again. */
+  notNow(file: OpenFile, why: string, hint: string): never;
   /** Throw exit 11: process, descriptor, link, and why. */
   refuse(file: OpenFile, why: string, hint?: string): never;
 }
@@ -79,6 +83,13 @@ export interface RestoreContext {
   refuse(what: string, hint?: string): never;
 }
 
+/** A process of the tree that still has the builder's descriptors, under the builder's numbers. */
+export interface BareTask {
+  remote: Remote;
+  /** Its pid in the session. */
+  pid: number;
+}
+
 /** A process whose descriptor table is in place, for what must be done from inside it. */
 export interface RestoredTable {
   /** Remote of a task that has the table. */
@@ -100,6 +111,15 @@ export interface FileObject {
   dump(file: OpenFile, context: DumpContext): OutRecord[];
   /** Make it again in the builder. `record` is one of `records`, checked against its schema. */
   restore(name: keyof Records, record: unknown, context: RestoreContext): void;
+  /** A session leader is made, and nobody of its session is forked yet: what the session inherits from it. */
+  leadSession?(name: keyof Records, record: unknown, leader: BareTask, context: RestoreContext): void;
+  /** All processes are in their sessions and groups. `find`: by pid in the session, undefined for a zombie. */
+  treeMade?(
+    name: keyof Records,
+    record: unknown,
+    find: (pid: number) => BareTask | undefined,
+    context: RestoreContext,
+  ): void;
   /**
    * What can only be done from inside a process when all tables are in place (an epoll set names descriptor
    * numbers). Called for each record of this object with each table that holds it, the first one first.

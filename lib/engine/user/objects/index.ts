@@ -6,6 +6,7 @@ import { eventfd } from './eventfd.ts';
 import type { FileObject } from './file-object.ts';
 import { inotify } from './inotify.ts';
 import { pipe } from './pipe.ts';
+import { pty } from './pty.ts';
 import { regular } from './regular.ts';
 import { signalfd } from './signalfd.ts';
 import { terminal } from './terminal.ts';
@@ -16,6 +17,7 @@ import { unknown } from './unknown.ts';
 export const fileObjects: readonly FileObject[] = [
   regular,
   directory,
+  pty,
   terminal,
   device,
   pipe,

@@ -1,40 +1,39 @@
 /**
- * Terminals whose other side is not in the session: the pod's console, or the terminal a plain process was started
- * from. At restart the session gets the console of the new pod in its place, set up as the old one was; which
- * session it controls and which group is in its foreground are set from inside, by the session's leader.
+ * Terminals that programs read and write: slaves of pseudo-terminals whose master is in the session (pty.ts), and
+ * those whose other side is not: the pod's console, or the terminal a plain process was started from. In place of
+ * the latter the session gets the console of the new pod at restart, set up as the old one was. Which session a
+ * terminal controls and which group is in its foreground are set from inside, by the session's leader.
  */
 import type { Records } from '../../../image/record.ts';
 import { AT_FDCWD, F, O, SYS } from '../abi.ts';
 import { inner, readStat, readStatus, statField } from '../proc.ts';
 import { RemoteError } from '../remote.ts';
-import type { DumpContext, FileObject, OpenFile, RestoreContext, RestoredTable } from './file-object.ts';
-import { codeOf, errnoName, ioctlRead, readable } from './local-calls.ts';
+import type {
+  BareTask,
+  DumpContext,
+  FileObject,
+  OpenFile,
+  RestoreContext,
+  RestoredTable,
+} from './file-object.ts';
+import { errnoName, ioctlRead, pollNow, readable } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
+import { devicesInside, slavePath } from './pty.ts';
 import { type Held, replaceDescriptors, shareFile } from './share-file.ts';
+import { applySettings, deviceBehind, deviceNumbers, readSettings, ttyNumber } from './tty-device.ts';
 
-const TCGETS2 = 0x802c542a;
-const TCSETS2 = 0x402c542b;
-const TIOCGWINSZ = 0x5413;
-const TIOCSWINSZ = 0x5414;
 const TIOCSCTTY = 0x540e;
 const TIOCSPGRP = 0x5410;
-const TIOCGDEV = 0x80045432;
-const termiosLength = 44;
+/** Times that a dump is put off for the sake of typed input. */
+const patience = 8;
+const POLLIN = 1;
+const TIOCGEXCL = 0x80045440;
+const TIOCEXCL = 0x540c;
 
-const ptmx = { major: 5, minor: 2 };
 const devTty = { major: 5, minor: 0 };
 /** 4 consoles and serial lines, 5 tty, console, ptmx, 136–143 pts, 204 and 229 serial and hypervisor consoles. */
 const terminalMajors = new Set([3, 4, 5, 136, 137, 138, 139, 140, 141, 142, 143, 204, 229]);
-
-function numbersOf(rdev: bigint): { major: number; minor: number } {
-  return { major: Number((rdev >> 8n) & 0xfffn), minor: Number((rdev & 0xffn) | ((rdev >> 12n) & ~0xffn)) };
-}
-
-/** The device behind a descriptor, also behind /dev/tty, as /proc/PID/stat's tty_nr has it. */
-function deviceOf(file: OpenFile): number {
-  return new DataView(ioctlRead(file.local, TIOCGDEV, 4).buffer).getInt32(0, true);
-}
 
 /** Session and foreground group of a terminal, with the session's own pids; those of outside are left out. */
 function readControl(device: number, context: DumpContext): { session?: number; foreground?: number } {
@@ -54,51 +53,47 @@ function readControl(device: number, context: DumpContext): { session?: number; 
   return { session, ...(foreground > 0 ? { foreground } : {}) };
 }
 
-function readSettings(
-  file: OpenFile,
+function roleOf(
+  { major, minor }: { major: number; minor: number },
+  device: number,
   context: DumpContext,
-): { termios: Uint8Array; rows: number; columns: number } {
-  try {
-    const termios = ioctlRead(file.local, TCGETS2, termiosLength);
-    const size = new DataView(ioctlRead(file.local, TIOCGWINSZ, 8).buffer);
-    return { termios, rows: size.getUint16(0, true), columns: size.getUint16(2, true) };
-  } catch (cause) {
-    if (codeOf(cause) !== 'EIO') throw cause;
-    return context.refuse(file, 'its terminal was closed', 'the program would be ended by its next read');
-  }
+): Records['terminal']['role'] {
+  if (major === devTty.major && minor === devTty.minor) return 'controlling';
+  return devicesInside(context).has(device) ? 'inside' : 'outside';
 }
 
-/** Numbers given to the terminals of the session so far, by device. */
-const numbered = (context: DumpContext) => context.once('terminals', () => new Map<number, number>());
+/** Of a line that is not finished nothing is known: only whole lines can be read. */
+function hasInput(file: OpenFile): boolean {
+  // poll(2) first: it waits for what is on its way.
+  return (pollNow(file.local, POLLIN) & POLLIN) !== 0 && readable(file.local) > 0;
+}
+
+function excludesOthers(file: OpenFile): boolean {
+  return new DataView(ioctlRead(file.local, TIOCGEXCL, 4).buffer).getInt32(0, true) !== 0;
+}
 
 export const terminal: FileObject = {
   records: ['terminal'],
   coverage:
-    'terminals whose master is outside (console, ssh, terminal window): settings, size, controlling session and foreground group go to the console of the new pod; typed input not yet read is lost, several terminals become one, pseudo-terminal masters inside the session are refused',
+    'terminals whose master is outside (console, ssh, terminal window): settings, size, controlling session and foreground group go to the console of the new pod, which keeps the number of /dev/pts/N; typed input not yet read is lost and named, several terminals become one',
 
   matches(file) {
     if (!file.stat.isCharacterDevice() || (file.flags & O.path) !== 0) return false;
-    return terminalMajors.has(numbersOf(file.stat.rdev).major);
+    return terminalMajors.has(deviceNumbers(file.stat.rdev).major);
   },
 
   dump(file, context) {
-    const { major, minor } = numbersOf(file.stat.rdev);
-    if (major === ptmx.major && minor === ptmx.minor) {
-      context.refuse(
-        file,
-        "the session holds the master of a pseudo-terminal (as script, tmux, screen, ssh and terminal windows do), which can't be saved yet",
-        'run the inner program as a session of its own with pod-run',
-      );
-    }
-    const { termios, rows, columns } = readSettings(file, context);
-    const device = deviceOf(file);
-    const numbers = numbered(context);
-    const known = numbers.get(device);
-    const tty = known ?? numbers.size;
-    numbers.set(device, tty);
-    if (known === undefined && readable(file.local) > 0) {
+    const { major, minor } = deviceNumbers(file.stat.rdev);
+    const settings = readSettings(file, context);
+    const device = deviceBehind(file.local);
+    const tty = ttyNumber(device, context);
+    const looked = context.once('terminals looked at for input', () => new Set<number>());
+    if (!looked.has(tty) && hasInput(file)) {
+      // Who reads it is most often just about to.
+      if (context.putOff < patience) context.notNow(file, 'what was typed is not read yet', 'try again');
       context.loss(`what was typed at ${file.link} and not read yet`);
     }
+    looked.add(tty);
     return [
       {
         name: 'terminal',
@@ -106,10 +101,9 @@ export const terminal: FileObject = {
           id: file.id,
           flags: file.flags,
           tty,
-          role: major === devTty.major && minor === devTty.minor ? 'controlling' : 'outside',
-          termios,
-          rows,
-          columns,
+          role: roleOf({ major, minor }, device, context),
+          ...settings,
+          ...(excludesOthers(file) ? { exclusive: true } : {}),
           path: file.link,
           ...readControl(device, context),
           ...readOwner(file, context),
@@ -120,88 +114,100 @@ export const terminal: FileObject = {
 
   restore(_name, meta, context) {
     const record = meta as Records['terminal'];
-    const fd = openConsole(record, context);
-    setUp(record, fd, context);
+    const inside = slavePath(record.tty, context);
+    const fd = openTerminal(inside ?? consolePath(record, context), record, context);
+    if (inside === undefined) setUpConsole(record, fd, context);
     setStatusFlags(fd, record.flags, context);
     context.keep(record.id, fd);
   },
 
+  leadSession(_name, meta, leader, context) {
+    const record = meta as Records['terminal'];
+    const controlled = controlledTerminals(context);
+    if (leader.pid !== record.session || controlled.has(record.tty)) return;
+    controlled.add(record.tty);
+    takeControl(record, leader, context);
+  },
+
+  treeMade(_name, meta, find, context) {
+    const record = meta as Records['terminal'];
+    const done = context.once('terminals with their foreground group', () => new Set<number>());
+    const leader = record.session === undefined ? undefined : find(record.session);
+    if (!leader || done.has(record.tty)) return;
+    done.add(record.tty);
+    setForeground(record, leader, context);
+  },
+
   restoreInTable(_name, meta, table, context) {
     const record = meta as Records['terminal'];
-    const controlled = context.once('controlled terminals', () => new Set<number>());
-    if (table.pid === record.session && !controlled.has(record.tty)) {
-      takeControl(record, table, context);
-      controlled.add(record.tty);
-    }
-    if (record.role === 'controlling') return reopen(record, table, context);
-    return record.session === undefined || controlled.has(record.tty) ? 'done' : 'next-table';
+    return record.role === 'controlling' ? reopen(record, table, context) : 'done';
   },
 
   arm(_name, meta, context) {
     const record = meta as Records['terminal'];
+    if (record.exclusive)
+      context.builder.call('TIOCEXCL', SYS.ioctl, context.descriptor(record.id), TIOCEXCL, 0);
     armOwner(record.id, record.owner, context);
   },
 };
 
-function openConsole(record: Records['terminal'], context: RestoreContext): number {
-  const { builder, console: path } = context;
-  if (path === undefined) {
-    return context.refuse(
+function consolePath(record: Records['terminal'], context: RestoreContext): string {
+  return (
+    context.console ??
+    context.refuse(
       `the session used the terminal ${record.path ?? ''} and this restart has none to give`,
       'use pod-restart --attach, or -d for a console to attach to later',
-    );
-  }
+    )
+  );
+}
+
+function openTerminal(path: string, record: Records['terminal'], context: RestoreContext): number {
+  const { builder } = context;
   builder.reset();
   const flags = (record.flags & O.accessMode) | O.noctty | O.nonblock;
   try {
     return Number(builder.call('open', SYS.openat, AT_FDCWD, builder.putString(path), flags));
   } catch (cause) {
     if (!(cause instanceof RemoteError)) throw cause;
-    return context.refuse(`the console ${path} of the new pod can't be opened (${errnoName(cause.errno)})`);
+    return context.refuse(`the terminal ${path} of the new pod can't be opened (${errnoName(cause.errno)})`);
   }
 }
 
-/** Settings and size, once a terminal. */
-function setUp(record: Records['terminal'], fd: number, context: RestoreContext): void {
-  const { builder } = context;
+/** Settings and size, once; the console keeps those of the terminal that came first. */
+function setUpConsole(record: Records['terminal'], fd: number, context: RestoreContext): void {
   const ready = context.once('terminals set up', () => new Set<number>());
   if (ready.has(record.tty)) return;
+  if (ready.size === 0) applySettings(fd, record, context);
   if (ready.size === 1) context.warn('the session used several terminals; they are one now');
-  // The console keeps the settings of the terminal that came first.
-  if (ready.size === 0) {
-    builder.reset();
-    if (record.termios?.length === termiosLength) {
-      builder.call('TCSETS2', SYS.ioctl, fd, TCSETS2, builder.put(record.termios));
-    }
-    if (record.rows && record.columns) {
-      const size = builder.put(new Uint8Array(new Uint16Array([record.rows, record.columns, 0, 0]).buffer));
-      builder.call('TIOCSWINSZ', SYS.ioctl, fd, TIOCSWINSZ, size);
-    }
-  }
   ready.add(record.tty);
 }
 
-/** From the session's leader: make the terminal its controlling one and choose the foreground group. */
-function takeControl(record: Records['terminal'], table: RestoredTable, context: RestoreContext): void {
-  const { remote } = table;
-  const [fd] = table.numbers(record.id);
-  if (fd === undefined) return;
+/** Terminals (by number in the image) that control a session already. */
+const controlledTerminals = (context: RestoreContext) =>
+  context.once('controlled terminals', () => new Set<number>());
+
+/** Only who is forked afterwards has it as the controlling terminal too. */
+function takeControl(record: Records['terminal'], leader: BareTask, context: RestoreContext): void {
+  const { remote } = leader;
   remote.reset();
-  const [taken] = remote.run([[SYS.ioctl, fd, TIOCSCTTY, 0]]);
-  if (taken! < 0n) {
-    context.warn(
-      `the console could not become the terminal of session ${record.session} (${errnoName(Number(-taken!))}): Ctrl-C and job control will not reach it`,
-    );
-    return;
-  }
+  const [taken] = remote.run([[SYS.ioctl, context.descriptor(record.id), TIOCSCTTY, 0]]);
+  if (taken! >= 0n) return;
+  context.warn(
+    `the terminal ${record.path ?? ''} could not become that of session ${record.session} (${errnoName(Number(-taken!))}): Ctrl-C and job control will not reach it`,
+  );
+}
+
+/** From the session's leader, which is in the foreground as yet: others would be stopped for it (SIGTTOU). */
+function setForeground(record: Records['terminal'], leader: BareTask, context: RestoreContext): void {
   if (record.foreground === undefined) return;
+  const { remote } = leader;
+  remote.reset();
   const group = remote.put(new Uint8Array(new Int32Array([record.foreground]).buffer));
-  const [set] = remote.run([[SYS.ioctl, fd, TIOCSPGRP, group]]);
-  if (set! < 0n) {
-    context.warn(
-      `process group ${record.foreground} could not become the foreground of the terminal (${errnoName(Number(-set!))})`,
-    );
-  }
+  const [set] = remote.run([[SYS.ioctl, context.descriptor(record.id), TIOCSPGRP, group]]);
+  if (set! >= 0n) return;
+  context.warn(
+    `process group ${record.foreground} could not become the foreground of the terminal ${record.path ?? ''} (${errnoName(Number(-set!))})`,
+  );
 }
 
 interface Reopened {
@@ -227,6 +233,12 @@ function reopen(
   }
   const { remote } = table;
   remote.reset();
+  // A process of another session would open another terminal by that name.
+  const [session] = remote.run([[SYS.getsid, 0]]);
+  if (record.session !== undefined && session !== BigInt(record.session)) {
+    state.waiting.push(table);
+    return 'next-table';
+  }
   const flags = (record.flags & O.accessMode) | O.noctty | O.nonblock;
   const [fd] = remote.run([[SYS.openat, AT_FDCWD, remote.putString('/dev/tty'), flags]]);
   if (fd! < 0n) {
