@@ -171,7 +171,7 @@ export function parseHeader(bytes: Uint8Array): Header {
   }
   const last = rows[at];
   const mac = last?.startsWith('--- ') ? unbase64(last.slice(4)) : undefined;
-  if (!mac || mac.length !== 32 || at !== rows.length - 1) throw damaged('its MAC is malformed');
+  if (mac?.length !== 32 || at !== rows.length - 1) throw damaged('its MAC is malformed');
   if (stanzas.length === 0) throw damaged('it names no recipient');
   if (stanzas.length > 1 && stanzas.some(({ args }) => args[0] === 'scrypt')) {
     throw damaged('a passphrase stands beside other recipients');

@@ -77,7 +77,7 @@ export class LockCollector {
       const listed = parseLock(line);
       const kind = kinds[listed?.kind as keyof typeof kinds];
       if (!listed || kind === undefined) {
-        return context.refuse(
+        context.refuse(
           file,
           `it holds a lock of an unknown kind (${line.slice(5).trim()})`,
           'let the program release the lock first',
