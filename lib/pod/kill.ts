@@ -8,19 +8,35 @@ import { isAlive, pidNamespace, processesByNamespace, readStat, tracerOf } from 
 import { type PodEntry, sweep } from './registry.ts';
 
 /**
- * End a pod at once: the kernel kills all of a pid namespace with its pid 1. Resolves when every process is gone,
- * which is when pid 1 is a zombie (it becomes one after all others; who reaps it, and when, is the host's matter).
+ * End a pod at once. Its pid 1 is asked to kill all others in one step and to end: were it killed itself, its console
+ * would hang up first, and what the session does on SIGHUP (a trap that removes a file which its image needs) would
+ * still be done. A pid 1 that cannot answer is killed, and the kernel kills all of a pid namespace with its pid 1.
+ * Resolves when every process is gone, which is when pid 1 is a zombie (it becomes one after all others; who reaps
+ * it, and when, is the host's matter).
  */
 export async function killPod(entry: PodEntry): Promise<void> {
   if (isAlive(entry.init, entry.initStart)) {
-    try {
-      process.kill(entry.init, 'SIGKILL');
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== 'ESRCH') throw cause;
+    const answers = !/[Tt]/.test(readStat(entry.init)?.state ?? 'T');
+    if (answers) {
+      send(entry, 'SIGQUIT');
+      await isGone(entry, answerMs);
     }
+    send(entry, 'SIGKILL');
     await waitGone(entry);
   }
   sweep(entry.name);
+}
+
+/** Longest that pid 1 may take to end by itself, on a busy machine too. */
+const answerMs = 5000;
+
+function send(entry: PodEntry, signal: 'SIGQUIT' | 'SIGKILL'): void {
+  if (!isAlive(entry.init, entry.initStart)) return;
+  try {
+    process.kill(entry.init, signal);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ESRCH') throw cause;
+  }
 }
 
 const patience = 10_000;
@@ -28,12 +44,19 @@ const patience = 10_000;
 /** Resolves when no process of the killed pod is left; throws when that takes more than ten seconds. */
 async function waitGone(entry: PodEntry): Promise<void> {
   const space = pidNamespace(entry.init);
-  const deadline = Date.now() + patience;
+  if (!(await isGone(entry, patience))) throw explainStuck(entry, space);
+}
+
+/** Wait so long for the end; true when it came. */
+async function isGone(entry: PodEntry, limit: number): Promise<boolean> {
+  const space = pidNamespace(entry.init);
+  const deadline = Date.now() + limit;
   for (let pause = 1; isAlive(entry.init, entry.initStart); pause = Math.min(pause * 2, 50)) {
     if (pause > 4) reapTracees(space);
-    if (Date.now() > deadline) throw explainStuck(entry, space);
+    if (Date.now() > deadline) return false;
     await sleep(pause);
   }
+  return true;
 }
 
 function explainStuck(entry: PodEntry, space: string | undefined): PodError {

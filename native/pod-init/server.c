@@ -341,10 +341,24 @@ static void reap(void) {
   }
 }
 
+/*
+ * The pod's end, asked for by its owner (lib/pod/kill.ts). Were we just killed, the console would hang up before the
+ * kernel kills the rest: what runs on SIGHUP (traps that remove files, editors) would still run. One kill of all
+ * leaves no such moment.
+ */
+static _Noreturn void end_all(void) {
+  sys(kill, -1, SIGKILL);
+  for (;;) sys(exit_group, 0);
+}
+
 static void read_signals(void) {
   struct signalfd_siginfo info;
-  while (sys(read, signal_fd, &info, sizeof info) == sizeof info)
-    if (info.ssi_signo != SIGCHLD) signal_main((int)info.ssi_signo);
+  while (sys(read, signal_fd, &info, sizeof info) == sizeof info) {
+    if (info.ssi_signo == SIGCHLD) continue;
+    /* A sender outside has no pid in here; the session itself may send SIGQUIT to its pid 1 as it likes. */
+    if (info.ssi_signo == SIGQUIT && info.ssi_pid == 0) end_all();
+    if (info.ssi_signo != SIGQUIT) signal_main((int)info.ssi_signo);
+  }
   reap();
 }
 

@@ -261,7 +261,7 @@ static void make_console(void) {
 
 static void take_signals(void) {
   uint64_t all = ~0ul, wanted = 0;
-  const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP};
+  const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
   for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) wanted |= 1ul << (signals[i] - 1);
   must(sys(rt_sigprocmask, SIG_SETMASK, &all, 0, 8), "signals");
   /* An ignored SIGCHLD would make the kernel reap behind our back. */

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
@@ -230,6 +230,35 @@ for (const user of users) {
     t.strictSame(house.ps(), [], 'a reused pid is not the pod');
     t.strictSame(house.files(), []);
     process.kill(entry.init, 'SIGKILL');
+  });
+
+  t.test(`pod-kill leaves no time for last acts, as ${user}`, async (t) => {
+    const house = makeHouse(t, user);
+    house.env.F = house.folder;
+    // A hundred that write when their console hangs up: were pid 1 just killed, some would see it in most rounds.
+    const script = `
+      mkfifo $F/never; exec 9<>$F/never
+      act() { trap 'echo acted >> $F/acts; exit' HUP; echo >> $F/ready; read line <&9; }
+      i=0; while [ $i -lt 100 ]; do i=$((i + 1)); act & done
+      act
+    `;
+    const written = (name: string) => {
+      try {
+        return readFileSync(join(house.folder, name), 'utf8').length;
+      } catch {
+        return 0;
+      }
+    };
+    for (let round = 0; round < 4; round++) {
+      t.equal(house.run('pod-run', ['--name', 'acts', '-d', '--', 'sh', '-c', script]).status, 0);
+      await until(t, 'all are ready', () => written('ready') === 101);
+      t.equal(house.run('pod-kill', ['acts']).status, 0);
+      for (const name of ['ready', 'never']) rmSync(join(house.folder, name));
+    }
+    t.equal(written('acts'), 0);
+    // To its own pid 1 a session may send what it likes.
+    const quit = house.run('pod-run', ['--name', 'quit', '--', 'sh', '-c', 'kill -QUIT 1; sleep 0.2; exit 5']);
+    t.equal(quit.status, 5, quit.stderr);
   });
 
   t.test(`a viewer that does not read, and foreign words, as ${user}`, async (t) => {

@@ -35,6 +35,8 @@ export function makeShell(t: Test, user: string, more: Record<string, string> = 
     ...house.env,
     PATH: `${house.env.PATH}:/usr/sbin:/sbin`,
     LC_ALL: 'C',
+    // What sessions leave behind when they are killed goes with the house.
+    TMPDIR: house.folder,
     EXAMPLES: join(packageRoot(), 'examples'),
     F: house.folder,
     ...more,
