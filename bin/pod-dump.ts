@@ -6,6 +6,7 @@ import { packageVersion } from '../lib/cli/version.ts';
 import { dumpSession, findSession } from '../lib/session/dump-session.ts';
 import { DescriptorSink } from '../lib/stream/descriptor.ts';
 import { widenPipe } from '../lib/stream/pipe-size.ts';
+import { explainOpenPipe } from '../lib/stream/pipe-writers.ts';
 
 const name = 'pod-dump';
 
@@ -29,7 +30,8 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
       },
       'receipt-timeout': {
         type: 'number',
-        describe: 'with --suspend: seconds to wait for a store to show up (default 20)',
+        describe:
+          'with --suspend: seconds to wait for a store to show up (default 20), and for more to reach it while it waits for the rest (default 60)',
       },
       'progress-fd': { type: 'number', describe: 'descriptor for progress as JSON lines' },
     },
@@ -46,6 +48,8 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
     ],
   },
   async ({ positionals: [pod], suspend, then, 'receipt-timeout': timeout, 'progress-fd': fd }) => {
+    if (timeout !== undefined && !(timeout >= 0))
+      throw usageError(name, '--receipt-timeout wants a number of seconds');
     if (suspend && then) throw usageError(name, '--suspend and --then exclude each other');
     refuseTerminalOutput();
     const found = findSession(pod!);
@@ -62,7 +66,10 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
       {
         producer: `podstream/${packageVersion()}`,
         fate: suspend ? 'suspend' : then === 'kill' ? 'kill' : 'run',
-        ...(timeout === undefined ? {} : { receipt: { firstSignMs: timeout * 1000 } }),
+        receipt: {
+          ...(timeout === undefined ? {} : { firstSignMs: timeout * 1000, silenceMs: timeout * 1000 }),
+          explainSilence: explainOpenPipe(1),
+        },
         onReady: (total) => {
           progress = new Progress(name, { total, fd });
         },

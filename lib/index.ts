@@ -30,7 +30,7 @@ export interface DumpOptions {
 
 /** The image of a running session: a pod's name, or the pid of its topmost process. */
 export function dump(pod: string | number, { then = 'run' }: DumpOptions = {}): Readable {
-  return new DumpReadable(String(pod), then === 'suspend' ? ['--suspend'] : ['--then', then]);
+  return new DumpReadable(String(pod), then);
 }
 
 /** Options of a filter by name, as on its command line but in camel case; `undo: true` takes its layer off. */

@@ -1,7 +1,7 @@
 /**
  * pod-store: a stream in, a generation on the drive out. The steps and what a power cut leaves after each are in
  * docs/drive.md; in short: first frame proved → folder, lock, number → segments, each synced → END checked and end
- * of file → manifest, synced → HEAD, synced → receipt → older generations removed.
+ * of file → the dumper still waits → manifest, synced → HEAD, synced → receipt → older generations removed.
  */
 import { beginReceipt, type PendingReceipt } from '../runtime/receipt.ts';
 import { PodError } from '../stream/error.ts';
@@ -70,6 +70,12 @@ class Store implements Sink {
   }
 
   write(chunk: Uint8Array): void {
+    this.#receipt?.working(true);
+    this.#take(chunk);
+    this.#receipt?.working(false);
+  }
+
+  #take(chunk: Uint8Array): void {
     this.#parser.write(chunk);
     this.#bytes += chunk.length;
     if (this.#place === undefined) {
@@ -92,6 +98,7 @@ class Store implements Sink {
     const first = this.#first;
     if (!this.#ended || place === undefined || first === undefined)
       throw new Error('the parser passed no frame');
+    this.#seal();
     const manifest = onDrive(this.#path, () =>
       place.commit({ ...first, bytes: this.#bytes, producer: this.#options.producer ?? 'podstream' }),
     );
@@ -147,6 +154,16 @@ class Store implements Sink {
       this.#path,
       () => new Place(this.#path, { ...this.#options, mode: encrypted ? 0o666 : 0o600 }),
     );
+  }
+
+  /** All has come. A dumper that waited no longer has let its session go on: its image must not become current. */
+  #seal(): void {
+    try {
+      this.#receipt?.seal();
+    } catch (cause) {
+      if (cause instanceof PodError) throw cause;
+      this.#options.warn?.(`no receipt will be left: ${PodError.from(cause).message}`);
+    }
   }
 
   #commitReceipt(manifest: Manifest, drive: string): void {

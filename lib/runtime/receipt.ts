@@ -2,13 +2,32 @@
  * Receipts: how pod-store tells a waiting `pod-dump --suspend` that its image is durable, without a way back
  * through the pipe. Both are of one user on one machine; they meet in the runtime directory under the image id:
  *
- *   IMAGEID.pending   a store works on it (its pid and start time, so that its death is seen)
- *   IMAGEID.json      it is durable (schemas/receipt.json)
- *   IMAGEID.failed    it is not, and why
+ *   IMAGEID.pending    a store works on it (its pid and start time, so that its death is seen)
+ *   IMAGEID.beat       one byte: odd while that store is at work on the drive, even while it waits for its input
+ *   IMAGEID.json       it is durable (schemas/receipt.json)
+ *   IMAGEID.failed     it is not, and why
+ *   IMAGEID.withdrawn  the dumper has given up: the store named in it must not make the image current
  *
- * The dumper ends its session only on the second. Everything else, silence included, lets the session go on.
+ * The dumper ends its session only on the third. Everything else, silence included, lets the session go on.
+ *
+ * A store that is at work may take as long as it likes: a slow drive is no failure. But one that waits for input,
+ * when the dumper has sent all, waits for something that may never come: a stage between them hangs, or some process
+ * keeps a pipe's writing end open (`{ pod-dump --suspend s; echo; } | …`), so that nobody downstream sees the end of
+ * the stream before the dumper ends, which waits for the receipt. Committing without that end is no way out: bytes
+ * after END are damage. So the dumper gives up after a while, and says to the store that it did; who of the two was
+ * first is settled by each leaving its word before it looks for the other's.
  */
-import { readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import type { ReceiptDocument } from '../../schemas/generated/types.ts';
 import { validators } from '../../schemas/generated/validators.js';
@@ -18,8 +37,12 @@ import { runtimeDirectory } from './runtime-dir.ts';
 
 export type Receipt = ReceiptDocument;
 
-/** What a store holds while it works. One of the two is called, once; later calls do nothing. */
+/** What a store holds while it works. One of commit and fail is called, once; later calls do nothing. */
 export interface PendingReceipt {
+  /** It begins (true) or ends to work on the drive; in between it waits for its input. */
+  working(yes: boolean): void;
+  /** All has come and is right: from here on the store does not turn back. Throws `upstream` when the dumper did. */
+  seal(): void;
   /** The image is durable: leave the receipt. */
   commit(info: Omit<Receipt, 'imageId'>): void;
   /** It is not: leave the reason. */
@@ -27,16 +50,18 @@ export interface PendingReceipt {
 }
 
 export interface WaitOptions {
-  /** Longest wait while a store is at work, ms. Default: as long as it lives (a slow drive may take minutes). */
-  timeoutMs?: number;
   /** Longest wait for a store to show up at all, ms. Default 20 000: a filter may think first (scrypt). */
   firstSignMs?: number;
+  /** Longest that the store may wait for input without getting any, ms. Default 60 000. */
+  silenceMs?: number;
   /** Time between looks, ms. Default 20. */
   intervalMs?: number;
+  /** Why the end of the stream does not come, if the caller can tell: a hint. */
+  explainSilence?(): string | undefined;
 }
 
-type Kind = 'pending' | 'json' | 'failed';
-const kinds: readonly Kind[] = ['pending', 'json', 'failed'];
+type Kind = 'pending' | 'beat' | 'json' | 'failed' | 'withdrawn';
+const kinds: readonly Kind[] = ['pending', 'beat', 'json', 'failed', 'withdrawn'];
 /** Receipts nobody came for are swept after a day. */
 const maxAgeMs = 24 * 3600 * 1000;
 
@@ -80,20 +105,51 @@ function sweep(): void {
 /** A store begins to take in the image. */
 export function beginReceipt(imageId: string): PendingReceipt {
   sweep();
+  const identity = ownIdentity();
+  const beat = openSync(pathOf(imageId, 'beat'), 'w', 0o600);
+  const turn = new Uint8Array(1);
   let open = true;
-  place(pathOf(imageId, 'pending'), ownIdentity());
-  const close = (kind: 'json' | 'failed', value: object) => {
+  const working = (yes: boolean) => {
+    if (!open || (turn[0]! & 1) === Number(yes)) return;
+    turn[0]! += 1;
+    try {
+      writeSync(beat, turn, 0, 1, 0);
+    } catch {
+      // A full runtime directory must not fail the store; that its dumper loses patience sooner is all.
+    }
+  };
+  working(true);
+  place(pathOf(imageId, 'pending'), identity);
+  const isWithdrawn = () => {
+    const withdrawn = read(imageId, 'withdrawn');
+    return withdrawn?.['pid'] === identity.pid && withdrawn['startTime'] === identity.startTime;
+  };
+  const close = (leaveWord: () => void) => {
     if (!open) return;
     open = false;
+    closeSync(beat);
     // First the word, then the sign of life: the other side must never see neither.
-    place(pathOf(imageId, kind), value);
-    remove(imageId, 'pending');
+    leaveWord();
+    remove(imageId, 'pending', 'beat', 'withdrawn');
   };
   return {
-    commit: (info) => close('json', { imageId, ...info }),
-    fail: (cause) => {
+    working,
+    seal() {
+      place(pathOf(imageId, 'pending'), { ...identity, sealed: true });
+      if (!isWithdrawn()) return;
+      throw new PodError(
+        'upstream',
+        'the image came too late: pod-dump --suspend has given up waiting, and the session went on',
+        'see its message; pod-dump without --suspend never waits',
+      );
+    },
+    commit: (info) => close(() => place(pathOf(imageId, 'json'), { imageId, ...info })),
+    fail(cause) {
       const { message, hint, failure } = PodError.from(cause);
-      close('failed', { failure, message, hint });
+      close(() => {
+        // Nobody waits for the word of one that was given up.
+        if (!isWithdrawn()) place(pathOf(imageId, 'failed'), { failure, message, hint });
+      });
     },
   };
 }
@@ -125,24 +181,47 @@ function look(imageId: string): Receipt | undefined {
   );
 }
 
+/** Where the store's beat stands; undefined while it works, and when it left none (a podstream before beats). */
+function waitingSince(imageId: string): number | undefined {
+  try {
+    const [turn] = readFileSync(pathOf(imageId, 'beat'));
+    return turn === undefined || (turn & 1) === 1 ? undefined : turn;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw cause;
+  }
+}
+
+/** Tell the store that nobody waits any more. False when it is past turning back: then its word is near. */
+function withdraw(imageId: string, { pid, startTime }: ProcessIdentity): boolean {
+  place(pathOf(imageId, 'withdrawn'), { pid, startTime });
+  const pending = read(imageId, 'pending');
+  return pending !== undefined && pending['sealed'] !== true;
+}
+
+const seconds = (ms: number) => `${Math.round(ms / 100) / 10} s`;
+
 /**
  * Wait until the image is durable. Call it after the last byte was sent and the pipe is closed.
- * Throws what the store failed with; `drive` when it died or took longer than `timeoutMs`; `upstream` when no
- * store showed up within `firstSignMs` of the call.
+ * Throws what the store failed with; `drive` when it died; `upstream` when none showed up within `firstSignMs` of the
+ * call, or when it got no input for `silenceMs` while it waited for some.
  */
 export async function waitForReceipt(imageId: string, options: WaitOptions = {}): Promise<Receipt> {
-  const { timeoutMs = Number.POSITIVE_INFINITY, firstSignMs = 20_000, intervalMs = 20 } = options;
+  const { firstSignMs = 20_000, silenceMs = 60_000, intervalMs = 20, explainSilence } = options;
   const start = performance.now();
   let seen = false;
+  let turn: number | undefined;
+  let turned = start;
+  let withdrawn = false;
   for (;;) {
     const receipt = look(imageId);
     if (receipt) return receipt;
-    const store = read(imageId, 'pending') as ProcessIdentity | undefined;
+    const store = read(imageId, 'pending') as (ProcessIdentity & { sealed?: boolean }) | undefined;
     // A store that is gone may have left its word between our two looks.
     if (store === undefined ? seen : !isAlive(store)) {
       const late = look(imageId);
       if (late) return late;
-      remove(imageId, 'pending');
+      remove(imageId, 'pending', 'beat', 'withdrawn');
       throw new PodError(
         'drive',
         'the image was not stored: pod-store died before it was durable',
@@ -150,20 +229,29 @@ export async function waitForReceipt(imageId: string, options: WaitOptions = {})
       );
     }
     seen ||= store !== undefined;
-    const waited = performance.now() - start;
-    if (!seen && waited >= firstSignMs) {
+    const now = performance.now();
+    if (!seen && now - start >= firstSignMs) {
       throw new PodError(
         'upstream',
-        'no pod-store has taken the image in',
-        'suspending needs a pod-store at the end of the pipe, on this machine and as this user',
+        `no pod-store has taken the image in within ${seconds(firstSignMs)}`,
+        explainSilence?.() ??
+          'suspending needs a pod-store at the end of the pipe, on this machine and as this user',
       );
     }
-    if (waited >= timeoutMs) {
-      throw new PodError(
-        'drive',
-        `no receipt for the image came in ${Math.round(timeoutMs / 1000)} s`,
-        'is the drive slow? look at pod-store',
-      );
+    const stands = store === undefined || store.sealed || withdrawn ? undefined : waitingSince(imageId);
+    if (stands === undefined || stands !== turn) {
+      turn = stands;
+      turned = now;
+    } else if (now - turned >= silenceMs) {
+      if (withdraw(imageId, store!)) {
+        throw new PodError(
+          'upstream',
+          `pod-store got nothing for ${seconds(silenceMs)} and still waits for the end of the stream`,
+          explainSilence?.() ??
+            'does a command between hang, or a shell keep a pipe open? --receipt-timeout SECONDS waits longer',
+        );
+      }
+      withdrawn = true;
     }
     await new Promise((resolve) => setTimeout(resolve, intervalMs));
   }

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { dump, filter, load, PodError, restart, store } from '../../lib/index.ts';
 import { packageRoot } from '../../native/package-root.ts';
+import { until } from '../pod/house.ts';
 import { streamBytes } from '../tools/make-stream.ts';
 import { judge } from '../tools/read-vector.ts';
 
@@ -138,6 +139,23 @@ t.test('a session goes from one pipeline through a drive into another', { timeou
   const picture = command('pod-attach', '--snapshot', 'library').stdout;
   t.match(picture, /generation [1-9]\d*/);
   t.notMatch(picture, /WRONG/);
+
+  // Suspended: it ends when it is stored, and when that fails it goes on.
+  const refused = await rejects(
+    pipeline(dump('library', { then: 'suspend' }), filter('compress'), store('/dev/null/life')),
+  );
+  t.equal(refused.failure, 'drive', refused.message);
+  await until(t, 'let go', () => !command('pod-ps').stdout.includes('frozen'));
+  t.match(command('pod-ps').stdout, 'library');
+  await pipeline(
+    dump('library', { then: 'suspend' }),
+    filter('compress'),
+    store(join(drive, 'life'), { warn: () => undefined }),
+  );
+  t.notMatch(command('pod-ps').stdout, 'library');
+  const again = restart();
+  await pipeline(load(join(drive, 'life')), again);
+  t.equal((await again.session).name, 'library');
 });
 
 t.test('failures are PodErrors of their class', async (t) => {

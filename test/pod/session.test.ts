@@ -257,7 +257,14 @@ for (const user of users) {
     }
     t.equal(written('acts'), 0);
     // To its own pid 1 a session may send what it likes.
-    const quit = house.run('pod-run', ['--name', 'quit', '--', 'sh', '-c', 'kill -QUIT 1; sleep 0.2; exit 5']);
+    const quit = house.run('pod-run', [
+      '--name',
+      'quit',
+      '--',
+      'sh',
+      '-c',
+      'kill -QUIT 1; sleep 0.2; exit 5',
+    ]);
     t.equal(quit.status, 5, quit.stderr);
   });
 

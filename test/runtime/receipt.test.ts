@@ -61,14 +61,63 @@ t.test('a store that dies is seen, also as a zombie', async (t) => {
   await t.rejects(waitForReceipt(imageId), failing('drive', /died/));
 });
 
-t.test('a living store may take its time, but not more than allowed', async (t) => {
+t.test('a store at work on the drive may take its time', async (t) => {
   const pending = beginReceipt(imageId);
+  pending.working(false);
+  pending.working(true);
+  const waiting = waitForReceipt(imageId, { silenceMs: 40, firstSignMs: 10, intervalMs: 5 });
+  setTimeout(() => pending.commit(info), 200);
+  t.same(await waiting, { imageId, ...info });
+  t.same(left(), []);
+});
+
+t.test('one that still gets input, too', async (t) => {
+  const pending = beginReceipt(imageId);
+  pending.working(false);
+  const fed = setInterval(() => {
+    pending.working(true);
+    pending.working(false);
+  }, 1);
+  const waiting = waitForReceipt(imageId, { silenceMs: 400, intervalMs: 5 });
+  setTimeout(() => {
+    clearInterval(fed);
+    pending.seal();
+    pending.commit(info);
+  }, 1000);
+  t.same(await waiting, { imageId, ...info });
+});
+
+t.test('one that waits in vain is given up, and told', async (t) => {
+  const pending = beginReceipt(imageId);
+  pending.working(false);
   await t.rejects(
-    waitForReceipt(imageId, { timeoutMs: 80, firstSignMs: 10 }),
-    failing('drive', /no receipt/),
+    waitForReceipt(imageId, { silenceMs: 40, intervalMs: 5, explainSilence: () => 'a reason' }),
+    {
+      name: 'PodError',
+      failure: 'upstream',
+      message: /^pod-store got nothing for 0 s and still waits/,
+      hint: 'a reason',
+    },
   );
-  pending.fail(new Error('over'));
-  expectReceipt(imageId);
+  t.throws(() => pending.seal(), failing('upstream', /given up/));
+  pending.fail(new Error('given up'));
+  t.same(left(), [], 'nobody waits for its word');
+
+  // Another store under the same id is not meant.
+  const second = beginReceipt(imageId);
+  second.seal();
+  second.commit(info);
+  t.same(await waitForReceipt(imageId), { imageId, ...info });
+  t.same(left(), []);
+});
+
+t.test('one that had all of the image before it was given up has the last word', async (t) => {
+  const pending = beginReceipt(imageId);
+  pending.working(false);
+  pending.seal();
+  const waiting = waitForReceipt(imageId, { silenceMs: 1, intervalMs: 5 });
+  setTimeout(() => pending.commit(info), 100);
+  t.same(await waiting, { imageId, ...info });
 });
 
 t.test('an image id is never a path', async (t) => {

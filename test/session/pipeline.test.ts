@@ -117,7 +117,9 @@ async function passThrough(t: Test, shell: Shell, job: Job): Promise<void> {
   const tree = podTree(processOf(shell, name));
   /** Of a job whose processes come and go some end while we look. */
   const held = () =>
-    disturbed(podProcesses(processOf(shell, name))).filter((each) => !job.churns || !/ is (Z|gone)$/.test(each));
+    disturbed(podProcesses(processOf(shell, name))).filter(
+      (each) => !job.churns || !/ is (Z|gone)$/.test(each),
+    );
   const tail = (line: string) => line.replace(/ · \d+ s · /, ' · ');
   const pids = () => new Set(log.lines.map((line) => /pid \d+(?: child \d+)?$/.exec(line)?.[0]));
 

@@ -2,7 +2,7 @@
  * `pod-dump --suspend` ends a session only when its image is durable. Everything that can go wrong on the way
  * leaves it running, and says so.
  */
-import { chmodSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -95,6 +95,37 @@ for (const user of users) {
         t.not(dump, 0, reader);
         t.match(message, saysItGoesOn, reader);
         await goesOn(t, shell);
+      }
+    });
+
+    t.test('somebody else keeps a pipe open', async (t) => {
+      // The shell holds the end that pod-dump writes to, and would close it when pod-dump ends.
+      const lines: [string, RegExp][] = [
+        [
+          '{ pod-dump --suspend --receipt-timeout 2 s 2> $F/dump.err; echo $? > $F/dump.status; echo; }',
+          /hint: process \d+ \(bash\) keeps the pipe open/,
+        ],
+        [
+          'pod-dump --suspend --receipt-timeout 2 s 2> $F/dump.err | { cat; pod-ps > /dev/null; until [ -s $F/dump.err ]; do sleep 0.1; done; }',
+          /hint: .*--receipt-timeout/,
+        ],
+      ];
+      for (const [dump, hint] of lines) {
+        shell.sh('rm -f $F/dump.err $F/dump.status');
+        const { status, stderr } = shell.sh(
+          `${dump} | pod-store $F/stick/held; all=("\${PIPESTATUS[@]}"); [ -s $F/dump.status ] || echo \${all[0]} > $F/dump.status; exit \${all[-1]}`,
+        );
+        const { dump: ended, message } = dumpOutcome(shell);
+        t.equal(ended, 10, message);
+        t.match(
+          message,
+          /pod-store got nothing for 2 s and still waits for the end.*; the session goes on\n/,
+        );
+        t.match(message, hint);
+        t.not(status, 0, 'what pod-dump gave up never becomes current');
+        t.match(stderr, /pod-store: error: (there are bytes after END|the image came too late)/);
+        await goesOn(t, shell);
+        t.notOk(existsSync(join(shell.folder, 'stick/held/HEAD')));
       }
     });
 
