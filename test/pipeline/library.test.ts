@@ -140,18 +140,14 @@ t.test('a session goes from one pipeline through a drive into another', { timeou
   t.match(picture, /generation [1-9]\d*/);
   t.notMatch(picture, /WRONG/);
 
+  // biome-ignore lint/suspicious/noThenProperty: the option's name; nothing awaits it
+  const suspended = () => dump('library', { then: 'suspend' });
   // Suspended: it ends when it is stored, and when that fails it goes on.
-  const refused = await rejects(
-    pipeline(dump('library', { then: 'suspend' }), filter('compress'), store('/dev/null/life')),
-  );
+  const refused = await rejects(pipeline(suspended(), filter('compress'), store('/dev/null/life')));
   t.equal(refused.failure, 'drive', refused.message);
   await until(t, 'let go', () => !command('pod-ps').stdout.includes('frozen'));
   t.match(command('pod-ps').stdout, 'library');
-  await pipeline(
-    dump('library', { then: 'suspend' }),
-    filter('compress'),
-    store(join(drive, 'life'), { warn: () => undefined }),
-  );
+  await pipeline(suspended(), filter('compress'), store(join(drive, 'life'), { warn: () => undefined }));
   t.notMatch(command('pod-ps').stdout, 'library');
   const again = restart();
   await pipeline(load(join(drive, 'life')), again);
