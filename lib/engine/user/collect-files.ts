@@ -173,7 +173,7 @@ function refuseHiddenLocks(view: SessionView, locks: LockCollector): void {
   if (!hidden) return;
   throw new PodError(
     'cannot-checkpoint',
-    `${describeProcess(hidden.pid)} maps a file (${hidden.inode}) that is locked, and its descriptor was closed`,
+    `${describeProcess(hidden.pid)}, a mapped file (${hidden.inode}): it is locked, and its descriptor was closed`,
     'let the program keep the locked file open, or release the lock first',
   );
 }

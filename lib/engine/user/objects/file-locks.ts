@@ -65,6 +65,14 @@ function listLocks(): ListedLock[] {
 const keyOf = (lock: ListedLock) =>
   `${lock.kind} ${lock.write} ${lock.pid} ${lock.inode} ${lock.start} ${lock.end}`;
 
+function refuseUnknown(file: OpenFile, line: string, context: DumpContext): never {
+  context.refuse(
+    file,
+    `it holds a lock of an unknown kind (${line.slice(5).trim()})`,
+    'let the program release the lock first',
+  );
+}
+
 /** The locks of a session, gathered descriptor by descriptor. */
 export class LockCollector {
   readonly #locks = new Map<OpenFile, Map<string, Lock>>();
@@ -74,15 +82,8 @@ export class LockCollector {
   add(file: OpenFile, table: number | undefined, infoLines: readonly string[], context: DumpContext): void {
     for (const line of infoLines) {
       if (!line.startsWith('lock:')) continue;
-      const listed = parseLock(line);
-      const kind = kinds[listed?.kind as keyof typeof kinds];
-      if (!listed || kind === undefined) {
-        context.refuse(
-          file,
-          `it holds a lock of an unknown kind (${line.slice(5).trim()})`,
-          'let the program release the lock first',
-        );
-      }
+      const listed = parseLock(line) ?? refuseUnknown(file, line, context);
+      const kind = kinds[listed.kind as keyof typeof kinds] ?? refuseUnknown(file, line, context);
       if (listed.state === 'BREAKING') {
         context.refuse(
           file,
