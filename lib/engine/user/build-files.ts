@@ -13,6 +13,7 @@ import { refuseHeld, restoreLocks } from './objects/file-locks.ts';
 import type { BareTask, FileObject, RestoreContext, RestoredTable } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
 import { closeLocal } from './objects/local-calls.ts';
+import { armAsync } from './objects/owner.ts';
 import type { Remote, Word } from './remote.ts';
 import { segmentName } from './segment-name.ts';
 
@@ -21,6 +22,9 @@ export interface FileBuilderOptions {
   console: string | undefined;
   warn: (sentence: string) => void;
 }
+
+/** What can send signals at input by itself. */
+const asyncObjects = new Set<string>(['pipe-end', 'unix-socket', 'terminal', 'inotify']);
 
 type Entry = Records['fd-table']['entries'][number];
 
@@ -150,11 +154,12 @@ export class FileBuilder {
     }
   }
 
-  /** File locks, from inside who held them: nothing may be opened or closed in the tasks afterwards. */
+  /** File locks and O_ASYNC, from inside: nothing may be opened or closed in the tasks afterwards. */
   lock(tables: readonly { task: NewTask; id: number; entries: readonly Entry[] }[]): void {
-    if (this.#image.locks.length === 0) return;
     const holders = tables.map(({ task, id, entries }) => ({
-      remote: task.remote,
+      get remote() {
+        return task.remote;
+      },
       pid: task.inner,
       table: id,
       numbers: (file: number) => entries.filter((entry) => entry.file === file).map((entry) => entry.fd),
@@ -162,6 +167,9 @@ export class FileBuilder {
     for (const record of this.#image.locks) {
       const name = this.#pathOf(record.file) ?? `open file ${record.file}`;
       restoreLocks(record, name, holders, this.#context);
+    }
+    for (const { name, record } of this.#image.objects) {
+      if (asyncObjects.has(name)) armAsync(record as Records['pipe-end'], holders, this.#context);
     }
   }
 

@@ -59,6 +59,13 @@ export const device: FileObject = {
       ];
       context.refuse(file, why, hint);
     }
+    if ((file.flags & O.async) !== 0) {
+      context.refuse(
+        file,
+        "it sends signals at input (O_ASYNC), which a device can't take along",
+        'let the program poll it instead',
+      );
+    }
     const path = pathInPod(file, context);
     const position = BigInt(file.info.get('pos')?.[0] ?? 0);
     return [{ name: 'device', meta: { id: file.id, path, flags: file.flags, rdev, position } }];

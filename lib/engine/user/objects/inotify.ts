@@ -9,6 +9,7 @@ import type { Records } from '../../../image/record.ts';
 import { F, O, SYS } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-object.ts';
 import { closeLocal, errnoName, readable } from './local-calls.ts';
+import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
 
 /** _IOW('I', 0, s32), kernels with CONFIG_CHECKPOINT_RESTORE. */
@@ -148,7 +149,12 @@ export const inotify: FileObject = {
       .sort((a, b) => a.wd - b.wd);
     if (readable(file.local) > 0)
       context.loss('file changes that inotify had reported and nobody had read yet');
-    return [{ name: 'inotify', meta: { id: file.id, flags: file.flags, watches } }];
+    return [
+      {
+        name: 'inotify',
+        meta: { id: file.id, flags: file.flags, watches, ...readOwner(file, context) },
+      },
+    ];
   },
 
   restore(_name, meta, context) {
@@ -157,6 +163,11 @@ export const inotify: FileObject = {
     for (const watch of [...record.watches].sort((a, b) => a.wd - b.wd)) addWatch(fd, watch, context);
     setStatusFlags(fd, record.flags, context);
     context.keep(record.id, fd);
+  },
+
+  arm(_name, meta, context) {
+    const record = meta as Records['inotify'];
+    armOwner(record.id, record.owner, context);
   },
 };
 

@@ -5,8 +5,8 @@ import { RemoteError } from '../remote.ts';
 import type { DumpContext, OpenFile, RestoreContext } from './file-object.ts';
 import { codeOf, errnoName } from './local-calls.ts';
 
-/** Status flags that fcntl(2) can set later. */
-const settable = O.append | O.nonblock | O.async | O.direct | O.noatime;
+/** Status flags that fcntl(2) can set later; O_ASYNC comes last of all (owner.ts). */
+const settable = O.append | O.nonblock | O.direct | O.noatime;
 /** What open(2) gets: nothing that makes, empties or takes over anything. */
 const opening =
   O.accessMode |

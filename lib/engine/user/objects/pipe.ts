@@ -149,7 +149,7 @@ function restoreEnd(record: Records['pipe-end'], context: RestoreContext): void 
   const pipe = built(context).get(record.pipe);
   if (!pipe) context.refuse(`pipe end ${record.id} names a pipe that does not exist`);
   const mode = record.flags & O.accessMode;
-  const status = record.flags & (O.nonblock | O.append | O.direct | O.async);
+  const status = record.flags & (O.nonblock | O.append | O.direct);
   const ready = mode === O.wronly ? pipe.write : mode === O.rdwr ? -1 : pipe.read;
   let fd = ready;
   if (pipe.path !== undefined || ready < 0 || pipe.taken.has(mode)) {

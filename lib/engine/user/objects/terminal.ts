@@ -245,7 +245,7 @@ function reopen(
     state.waiting.push(table);
     return 'next-table';
   }
-  remote.run([[SYS.fcntl, fd!, F.setfl, record.flags & (O.append | O.nonblock | O.async)]]);
+  remote.run([[SYS.fcntl, fd!, F.setfl, record.flags & (O.append | O.nonblock)]]);
   const numbers = table.numbers(record.id);
   replaceDescriptors(remote, fd!, numbers);
   state.source = { pid: table.pid, fd: numbers[0]! };
