@@ -4,7 +4,8 @@
       "target_name": "podstream",
       "sources": ["native/addon.c", "native/system.c", "native/trace.c", "native/memory.c"],
       "defines": ["_GNU_SOURCE"],
-      "cflags": ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-O3", "-fvisibility=hidden"]
+      "cflags": ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-O3", "-fvisibility=hidden"],
+      "libraries": ["-lrt"]
     },
     {
       # pid 1 of every pod. Without a C library, and linked below where any session's program lies: see

@@ -65,7 +65,7 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       warn: (sentence: string) => printWarning(name, sentence),
     };
     if (args.plan) {
-      const plan = planRestart(counted, { ...options, root: args.root });
+      const plan = planRestart(counted, { ...options, name: args.name, root: args.root });
       progress.finish();
       print(args.json ? `${JSON.stringify(plan, undefined, 2)}\n` : formatPlan(plan));
       return 0;

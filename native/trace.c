@@ -10,6 +10,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -17,6 +18,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define REGISTERS (sizeof(struct user_regs_struct))
 #define MAX_REGSET (64 << 10)
@@ -73,6 +75,70 @@ static double now_ms(void)
 }
 
 /*
+ * A first thread that was killed with its process is not reported before the tracer has taken note of the end of all
+ * other threads: a wait for it alone would never end. So whoever waits without limit is woken now and then, by a
+ * signal of this thread's own, to see whether the task is dead.
+ */
+#define WAKE_MS 100
+
+static void ignore_wake(int signal)
+{
+	(void)signal;
+}
+
+static void set_wake(bool on)
+{
+	static _Thread_local timer_t timer;
+	static _Thread_local bool made;
+	long pause = on ? WAKE_MS * 1000000L : 0;
+
+	if (!made) {
+		struct sigaction action = { .sa_handler = ignore_wake };
+		struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMAX - 1 };
+
+		event._sigev_un._tid = gettid();
+		if (sigaction(event.sigev_signo, &action, NULL) < 0 || timer_create(CLOCK_MONOTONIC, &event, &timer) < 0)
+			return;
+		made = true;
+	}
+	timer_settime(timer, 0, &(struct itimerspec){ { .tv_nsec = pause }, { .tv_nsec = pause } }, NULL);
+}
+
+static bool is_dead(pid_t tid)
+{
+	char path[32], text[256] = "";
+	char *end;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	file = fopen(path, "r");
+	if (!file)
+		return true;
+	(void)!fread(text, 1, sizeof(text) - 1, file);
+	fclose(file);
+	end = strrchr(text, ')');
+	return end && end[1] && (end[2] == 'Z' || end[2] == 'X');
+}
+
+/* wait4 without limit, between set_wake(true) and set_wake(false). */
+static pid_t wait_for(pid_t tid, int *status)
+{
+	for (;;) {
+		pid_t found = waitpid(tid, status, __WALL);
+
+		if (found >= 0 || errno != EINTR)
+			return found;
+		if (!is_dead(tid))
+			continue;
+		found = waitpid(tid, status, __WALL | WNOHANG);
+		if (found != 0)
+			return found;
+		errno = ESRCH;
+		return -1;
+	}
+}
+
+/*
  * wait4 with a time limit. Tasks stop within microseconds, so the first looks are close together and the pause
  * grows only for those that do not.
  */
@@ -82,11 +148,11 @@ static pid_t wait_until(pid_t tid, int *status, double timeout)
 	long pause = 1000;
 
 	for (;;) {
-		pid_t found = waitpid(tid, status, __WALL | (timeout < 0 ? 0 : WNOHANG));
+		pid_t found = waitpid(tid, status, __WALL | WNOHANG);
 
 		if (found != 0 && !(found < 0 && errno == EINTR))
 			return found;
-		if (timeout >= 0 && now_ms() >= until)
+		if (now_ms() >= until)
 			return 0;
 		if (found == 0) {
 			nanosleep(&(struct timespec){ .tv_nsec = pause }, NULL);
@@ -107,7 +173,13 @@ static napi_value wait_stop(napi_env env, napi_callback_info info)
 
 	if (is_throwing(env))
 		return NULL;
-	found = wait_until(tid, &status, timeout);
+	if (timeout < 0) {
+		set_wake(true);
+		found = wait_for(tid, &status);
+		set_wake(false);
+	} else {
+		found = wait_until(tid, &status, timeout);
+	}
 	if (found == 0)
 		return make_undefined(env);
 	if (found < 0)
@@ -320,7 +392,7 @@ static int next_stop(pid_t tid, int how, int *status)
 {
 	if (ptrace(how, tid, 0, 0) < 0)
 		return -errno;
-	if (wait_until(tid, status, -1) < 0)
+	if (wait_for(tid, status) < 0)
 		return -errno;
 	return WIFSTOPPED(*status) ? 0 : -ESRCH;
 }
@@ -384,6 +456,7 @@ static napi_value remote_calls(napi_env env, napi_callback_info info)
 	int64_t *results;
 	uint32_t born = 0;
 	size_t count;
+	int error = 0;
 
 	napi_get_value_bool(env, arguments.value[3], &stop_on_error);
 	if (is_throwing(env))
@@ -396,17 +469,21 @@ static napi_value remote_calls(napi_env env, napi_callback_info info)
 	napi_create_array(env, &children);
 	for (size_t i = 0; i < count; i++)
 		results[i] = STOPPED_BY_ERROR;
+	set_wake(true);
 	for (size_t i = 0; i < count; i++) {
 		pid_t child = 0;
-		int error = run_call(tid, template, calls + 7 * i, &results[i], &child);
 
+		error = run_call(tid, template, calls + 7 * i, &results[i], &child);
 		if (error)
-			return throw_errno(env, -error, "remote call");
+			break;
 		if (child)
 			napi_set_element(env, children, born++, make_number(env, child));
 		if (stop_on_error && results[i] < 0 && results[i] > -4096)
 			break;
 	}
+	set_wake(false);
+	if (error)
+		return throw_errno(env, -error, "remote call");
 	napi_create_typedarray(env, napi_bigint64_array, count, buffer, 0, &results_array);
 	napi_create_object(env, &object);
 	set_property(env, object, "results", results_array);

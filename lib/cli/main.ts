@@ -2,13 +2,22 @@
 import { writeSync } from 'node:fs';
 import type { Options } from 'yargs';
 import { PodError } from '../stream/error.ts';
+import { printable } from '../stream/printable.ts';
 import { Answered, type CommandSpec, type Parsed, parseArguments } from './parse.ts';
+
+/** Most characters of a message: a path may take 4096, and a person reads none of that length. */
+const mostText = 1024;
+
+/** `stage: WHAT: …` and the hint, a line each: what they say of a stream may be a stranger's text. */
+function linesOf(stage: string, what: string, message: string, hint: string | undefined): string[] {
+  const line = (kind: string, text: string) => `${stage}: ${kind}: ${printable(text, mostText)}`;
+  return hint ? [line(what, message), line('hint', hint)] : [line(what, message)];
+}
 
 /** Print `stage: error: …` and the hint on stderr. */
 export function printError(stage: string, cause: unknown): void {
   const error = PodError.from(cause);
-  const lines = [`${stage}: error: ${error.message}`];
-  if (error.hint) lines.push(`${stage}: hint: ${error.hint}`);
+  const lines = linesOf(stage, 'error', error.message, error.hint);
   if (process.env['POD_DEBUG']) lines.push(String((error.cause as Error | undefined)?.stack ?? error.stack));
   try {
     writeSync(2, `${lines.join('\n')}\n`);
@@ -20,7 +29,7 @@ export function printError(stage: string, cause: unknown): void {
 /** Print `stage: warning: …` and the hint on stderr: something the user should know that is no failure. */
 export function printWarning(stage: string, message: string, hint?: string): void {
   try {
-    writeSync(2, `${stage}: warning: ${message}\n${hint ? `${stage}: hint: ${hint}\n` : ''}`);
+    writeSync(2, `${linesOf(stage, 'warning', message, hint).join('\n')}\n`);
   } catch {
     // Nobody reads stderr.
   }

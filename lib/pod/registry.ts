@@ -19,9 +19,14 @@ export type { PodEntry };
 
 const namePattern = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
 
+/** Whether this can be the name of a pod. */
+export function isName(name: string): boolean {
+  return namePattern.test(name);
+}
+
 /** Throw `usage` when this cannot be the name of a pod. */
 export function checkName(name: string): void {
-  if (namePattern.test(name)) return;
+  if (isName(name)) return;
   throw new PodError(
     'usage',
     `${JSON.stringify(name)} cannot name a pod`,

@@ -1,12 +1,12 @@
 /** What a restart would do: every check that needs no task, and the tree it would make. */
 import { ImageRecords } from '../engine/user/image-records.ts';
-import { checkFiles, checkMachine, memoryAtHand } from '../engine/user/preflight.ts';
+import { checkFiles, checkMachine, checkTasks, memoryAtHand } from '../engine/user/preflight.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
 import { PodError } from '../stream/error.ts';
 import { kinds } from '../stream/kind.ts';
 import type { Sink } from '../stream/sink.ts';
 import { StreamParser } from '../stream/stream-parser.ts';
-import type { Source } from './restart-session.ts';
+import { podNameOf, type Source } from './restart-session.ts';
 
 export interface RestartPlan {
   pod: string;
@@ -28,6 +28,8 @@ export interface RestartPlan {
 }
 
 export interface PlanOptions {
+  /** Name of the new pod; default: the image's. */
+  name?: string | undefined;
   open: (image: Sink) => Sink;
   root?: string | undefined;
   ignoreCpu?: boolean | undefined;
@@ -61,6 +63,8 @@ export function planRestart(source: Source, options: PlanOptions): RestartPlan {
   const { hello } = image;
   if (!hello) throw new PodError('damaged', 'the image has no HELLO');
   checkMachine(options.ignoreCpu ? { ...hello, cpuFeatures: [] } : hello);
+  podNameOf(hello.pod, options.name);
+  checkTasks(image);
   checkFiles(image, options.root ?? '');
   return describePlan(image, hello, bytes);
 }

@@ -2,9 +2,10 @@
 import type { ObjectImage } from '../engine/user/image-records.ts';
 import { Restart } from '../engine/user/restart.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
+import { quote } from '../image/model.ts';
 import type { Records } from '../image/record.ts';
 import { holdPod, type PreparedPod } from '../pod/create.ts';
-import type { PodEntry } from '../pod/registry.ts';
+import { isName, type PodEntry } from '../pod/registry.ts';
 import { readDescriptor } from '../stream/descriptor.ts';
 import { PodError } from '../stream/error.ts';
 import type { Sink } from '../stream/sink.ts';
@@ -95,8 +96,21 @@ function asRefusal<T>(make: () => T): T {
   }
 }
 
+/** The new pod's name: the user's choice, else the image's, which is a stranger's. */
+export function podNameOf(inImage: string, chosen: string | undefined): string {
+  if (chosen === undefined && !isName(inImage)) {
+    throw new PodError(
+      'cannot-restart',
+      `the image calls its pod ${quote(inImage)}, which cannot be the name of one`,
+      'give it another with --name',
+    );
+  }
+  return chosen ?? inImage;
+}
+
 async function makePod(restart: Restart, options: RestartSessionOptions): Promise<PreparedPod> {
   const { image, hello } = restart;
+  const name = podNameOf(hello.pod, options.name);
   if (image.pod?.rooted && options.root === undefined) {
     throw new PodError(
       'cannot-restart',
@@ -106,7 +120,7 @@ async function makePod(restart: Restart, options: RestartSessionOptions): Promis
   }
   const { hostname } = image.pod!;
   return holdPod({
-    name: options.name ?? hello.pod,
+    name,
     ...(options.root === undefined ? {} : { root: options.root }),
     ...(hostname === '' ? {} : { hostname }),
     console: consoleNumber(image.objects),

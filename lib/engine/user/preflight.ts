@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
-import { pageSize } from './abi.ts';
+import { PROT, pageSize } from './abi.ts';
 import type { ImageRecords } from './image-records.ts';
 
 /** Flags of /proc/cpuinfo that programs see by CPUID and choose code by; the rest is the kernel's own business. */
@@ -78,6 +78,38 @@ export function cpuFlags(): string[] {
 export function memoryAtHand(): bigint {
   const match = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'latin1'));
   return BigInt(match?.[1] ?? 0) * 1024n;
+}
+
+/** FXSAVE, and the header that XSAVE puts behind it. */
+const legacyState = 512;
+const xsaveHeader = 64;
+
+/** What only this engine needs to be right: locked memory that is to be had, registers in a form it can load. */
+export function checkTasks(image: ImageRecords): void {
+  const atHand = memoryAtHand();
+  // Locked memory is there at once, whether it was ever touched or not.
+  let locked = 0n;
+  for (const { areas } of image.spaces.values()) {
+    for (const area of areas)
+      if (area.locked && !area.lockOnFault && (area.prot & PROT.write) !== 0) locked += area.end - area.start;
+  }
+  if (locked > atHand) {
+    throw new PodError(
+      'cannot-restart',
+      `the session holds ${locked >> 20n} MiB of memory locked (mlock), ${atHand >> 20n} MiB are at hand`,
+      'end other programs first',
+    );
+  }
+  for (const { threads } of image.processes.values()) {
+    for (const { record, extended } of threads) {
+      if (extended.length === legacyState || extended.length >= legacyState + xsaveHeader) continue;
+      throw new PodError(
+        'damaged',
+        `thread ${record.tid} has ${extended.length} bytes of extended registers, which no processor has`,
+        'the stream was damaged or made by a hostile program; load it again or use an older generation',
+      );
+    }
+  }
 }
 
 /** Files that are mapped, run or worked in; `root` is the pod's root seen from here. */

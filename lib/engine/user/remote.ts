@@ -71,7 +71,8 @@ export class Remote {
   reserve(length: number): bigint {
     const at = this.#used;
     this.#used = (at + length + 15) & ~15;
-    if (this.#used > this.#dataSize) throw new PodError('other', 'too much data for one remote call');
+    if (this.#used > this.#dataSize)
+      throw new PodError('limit', `one call takes ${this.#used} bytes of data, more than ${this.#dataSize}`);
     return this.#data + BigInt(at);
   }
 

@@ -23,7 +23,7 @@ import { ImageRecords, needed, type ProcessImage } from './image-records.ts';
 import { Injector, readThreadState, type ThreadState } from './inject.ts';
 import { NewTask } from './new-task.ts';
 import { closeLocal } from './objects/local-calls.ts';
-import { checkFiles, checkMachine, memoryAtHand } from './preflight.ts';
+import { checkFiles, checkMachine, checkTasks, memoryAtHand } from './preflight.ts';
 import { isGone, listDescriptors, readAreas, readStat } from './proc.ts';
 import type { Remote } from './remote.ts';
 
@@ -120,6 +120,7 @@ export class Restart implements FrameHandler {
     }
     for (const entry of this.image.tree)
       if (entry.state !== 'zombie') needed(this.image.processes, entry.pid, 'process');
+    checkTasks(this.image);
   }
 
   #take(frame: Frame): void {
@@ -317,7 +318,8 @@ class Builder {
     for (const fd of this.#segments.values()) closeLocal(fd);
     this.#segments.clear();
     kill(this.#pod.initPid);
-    for (const tid of this.#init?.task.family ?? []) reap(tid);
+    // The youngest first: a process is gone only after its threads, pid 1 only after all others.
+    for (const tid of [...(this.#init?.task.family ?? [])].reverse()) reap(tid);
   }
 
   /** pod-init becomes the builder; the calls made in it leave no trace (inject.ts). */

@@ -88,6 +88,9 @@ export class FilesCheck {
     const behind = (container.file ? (record.offset ?? 0n) : container.used) + BigInt(length);
     if (behind > container.limit)
       throw damaged(`open file ${record.file} has ${behind} bytes of content, more than it holds`);
+    // The socket that a message came from may come later.
+    if (record.sender !== undefined && !this.#ids.has(record.sender))
+      this.#later.set(record.sender, `content of open file ${record.file}`);
     if (!container.file) container.used = behind;
   }
 
@@ -174,13 +177,10 @@ export class FilesCheck {
   }
 
   #socket(name: string, record: Records['unix-socket']): void {
-    const { id, peer, address } = record;
+    const { id, peer, folder } = record;
     this.#containers.set(id, { limit: BigInt(bounds.socketQueue), used: 0n, file: false });
-    // sun_path: a relative one is allowed (it is relative to where the program was), '..' is not.
-    if (address && address.length > 0 && address[0] !== 0) {
-      const path = Buffer.from(address).toString('latin1').split('\0', 1)[0]!;
-      checkPath(path.startsWith('/') ? path : `/${path}`, name);
-    }
+    if (folder !== undefined) checkPath(folder, name);
+    for (const address of [record.address, record.peerAddress]) checkSocketName(address, name);
     if (peer === undefined) return;
     if (peer === id) throw damaged(`${name} is connected to itself`);
     if (record.type === 'dgram' && record.state !== 'pair') {
@@ -193,4 +193,11 @@ export class FilesCheck {
       throw damaged(`${name} is connected to ${peer}, which is connected to another`);
     else this.#peers.set(peer, id);
   }
+}
+
+/** sun_path: a relative one is allowed (it is relative to where the program was), '..' is not. */
+function checkSocketName(address: Uint8Array | undefined, name: string): void {
+  if (!address || address.length === 0 || address[0] === 0) return;
+  const path = Buffer.from(address).toString('latin1').split('\0', 1)[0]!;
+  checkPath(path.startsWith('/') ? path : `/${path}`, name);
 }

@@ -53,6 +53,7 @@ export class TreeCheck {
       throw damaged(`process ${pid} has ${record.limits.length} resource limits instead of ${count}`);
     if (this.#semantics === '2.4' && (record.pending?.length ?? 0) > 0)
       throw damaged(`process ${pid} has signals pending for the process, which 2.4 lacked`);
+    checkSignals(record.pending, `process ${pid}`);
     this.#current = { pid, threads: 0, leader: false };
   }
 
@@ -63,6 +64,12 @@ export class TreeCheck {
     if (this.#tids.has(tid)) throw damaged(`thread ${tid} is defined twice`);
     if (this.#tids.size >= bounds.threads) throw beyond(`${this.#tids.size + 1} threads`, bounds.threads);
     if (tid !== pid && this.#nodes.has(tid)) throw damaged(`thread ${tid} has the id of a process`);
+    const { uids, gids } = record.credentials;
+    if (uids.length !== 4 || gids.length !== 4)
+      throw damaged(
+        `thread ${tid}: its credentials have ${uids.length} user ids and ${gids.length} group ids`,
+      );
+    checkSignals(record.pending, `thread ${tid}`);
     this.#tids.add(tid);
     current.threads += 1;
     current.leader ||= tid === pid;
@@ -111,5 +118,17 @@ export class TreeCheck {
       this.#threadGroups.set(pid, threadGroup);
     }
     this.#nodes.set(pid, { zombie: state === 'zombie', filled: false });
+  }
+}
+
+const lastSignal = 64;
+const SIGKILL = 9;
+
+/** siginfo_t begins with the signal's number. Nobody outlives a SIGKILL to have it pending. */
+function checkSignals(pending: readonly Uint8Array[] | undefined, owner: string): void {
+  for (const info of pending ?? []) {
+    const signal = new DataView(info.buffer, info.byteOffset).getInt32(0, true);
+    if (signal < 1 || signal > lastSignal || signal === SIGKILL)
+      throw damaged(`${owner} has the impossible signal ${signal} pending`);
   }
 }
