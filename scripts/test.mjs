@@ -51,6 +51,7 @@ function run(list, jobs) {
       `--reporter=${process.stdout.isTTY ? 'base' : 'tap'}`,
       '--timeout=600',
       `--jobs=${jobs}`,
+      '--node-arg=--import=./scripts/plain-children.mjs',
       `--output-file=${record}`,
       ...list,
     ],

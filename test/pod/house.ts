@@ -42,8 +42,7 @@ export function makeHouse(t: Test, user: string): House {
   const uid = user === 'nobody' ? nobody : process.getuid!();
   if (user === 'nobody') chownSync(folder, nobody, nobody);
   const bin = join(packageRoot(), 'dist/bin');
-  const { NODE_EXTRA_CA_CERTS: _slow, ...rest } = process.env;
-  const env = { ...rest, POD_RUNTIME_DIR: folder, PATH: `${bin}:${process.env.PATH}` };
+  const env = { ...process.env, POD_RUNTIME_DIR: folder, PATH: `${bin}:${process.env.PATH}` };
   const prefix =
     user === 'nobody' ? ['setpriv', `--reuid=${nobody}`, `--regid=${nobody}`, '--clear-groups'] : [];
   const line = (name: string, ...args: string[]) =>
