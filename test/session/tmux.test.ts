@@ -11,9 +11,7 @@ import { makeShell, waitFor } from './session-house.ts';
 
 t.setTimeout(300_000);
 
-const missing = ['tmux', 'vim'].filter(
-  (name) => spawnSync('sh', ['-c', `command -v ${name}`]).status !== 0,
-);
+const missing = ['tmux', 'vim'].filter((name) => spawnSync('sh', ['-c', `command -v ${name}`]).status !== 0);
 
 for (const user of users) {
   t.test(
