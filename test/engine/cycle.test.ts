@@ -33,7 +33,7 @@ const holdsNames = new Set([
 const conflicting = new Set(['blocked-flock', 'file-locks']);
 
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
-const refused = new Set(['deleted-files', 'hidden-lock', 'memfds']);
+const refused = new Set(['hidden-lock']);
 
 /**
  * Known to fail, with the reason; reported as to do, never as passed. Whoever mends one takes it out of here.

@@ -3,8 +3,10 @@
  * is made again in the child, and can be dumped from there once more.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { fstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { fstatSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
 import { F, O, PTRACE } from '../../lib/engine/user/abi.ts';
+import { SegmentBuilder } from '../../lib/engine/user/build-segments.ts';
+import { Carriers } from '../../lib/engine/user/carriers.ts';
 import { Injector, readThreadState } from '../../lib/engine/user/inject.ts';
 import type {
   DumpContext,
@@ -66,6 +68,7 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
     byNumber.set(fd, same ?? files.at(-1)!);
   }
   const losses: string[] = [];
+  const carriers = new Carriers();
   const memory = new Map<string, unknown>();
   let nextId = files.length;
   const context: DumpContext = {
@@ -77,6 +80,8 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
       if (!memory.has(key)) memory.set(key, make());
       return memory.get(key) as Value;
     },
+    carry: (file, path) =>
+      carriers.ofFile(file.local, file.link, path, `descriptor ${file.fd} (${file.link})`),
     within: () => {
       throw new Error('no calls in this process');
     },
@@ -97,10 +102,18 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
         records.push(...object.dump(file, context));
       }
     }
+    const carried = carriers.finish();
+    records.unshift(...carried.records);
+    for (const { key, fd, end } of carried.pages) {
+      const data = new Uint8Array(Number(end));
+      readSync(fd!, data, 0, data.length, 0);
+      records.push({ name: 'pages', meta: { ...key, addr: 0n }, data });
+    }
     for (const { name, meta } of records) checkRecord(name, meta, `record ${name}`);
     return { records, losses };
   } finally {
     for (const file of files) closeLocal(file.local);
+    carriers.close();
   }
 }
 
@@ -154,7 +167,12 @@ export class TestBuilder {
   /** Restore records, in the order of the engine; `before` sees the builder just before what comes last. */
   restore(records: readonly OutRecord[], options: { console?: string } = {}): void {
     const memory = new Map<string, unknown>();
+    const metas = <Name extends keyof Records>(wanted: Name) =>
+      records.flatMap(({ name, meta }) => (name === wanted ? [meta as Records[Name]] : []));
     this.#within((builder) => {
+      const warn = (sentence: string) => void this.warnings.push(sentence);
+      const segments = new SegmentBuilder({ tid: this.pid, remote: builder }, warn);
+      segments.make({ spaces: new Map(), segments: new Map(metas('shm').map((meta) => [meta.id, meta])) });
       const context: RestoreContext = {
         builder,
         builderPid: this.pid,
@@ -162,6 +180,7 @@ export class TestBuilder {
           this.#descriptors.set(id, Number(fd));
         },
         descriptor: (id) => this.descriptor(id),
+        carrier: (id) => segments.descriptor(id),
         contents: (id) =>
           records
             .filter((record) => record.name === 'content' && (record.meta as Records['content']).file === id)
@@ -171,7 +190,7 @@ export class TestBuilder {
           return memory.get(key) as Value;
         },
         console: options.console,
-        warn: (sentence) => this.warnings.push(sentence),
+        warn,
         refuse(what, hint) {
           throw new PodError('cannot-restart', what, hint);
         },
@@ -181,6 +200,13 @@ export class TestBuilder {
         return object ? [{ object, name, meta }] : [];
       });
       for (const { object, name, meta } of owned) object.restore(name, meta, context);
+      for (const { name, meta, data } of records) {
+        if (name !== 'pages') continue;
+        const { shm, addr } = meta as Records['pages'];
+        segments.fill(shm!, addr, data!);
+      }
+      segments.settle();
+      segments.closeWriters();
       const self = { remote: builder, pid: this.pid };
       for (const { object, name, meta } of owned) object.leadSession?.(name, meta, self, context);
       for (const { object, name, meta } of owned)

@@ -120,6 +120,10 @@ export const SYS = {
   sched_setattr: 314,
   getrandom: 318,
   memfd_create: 319,
+  fchmod: 91,
+  fstatfs: 138,
+  fchown: 93,
+  utimensat: 280,
   mlock2: 325,
   io_pgetevents: 333,
   rseq: 334,
@@ -260,6 +264,7 @@ export const O = {
   noatime: 0o1000000,
   cloexec: 0o2000000,
   path: 0o10000000,
+  tmpfile: 0o20000000,
 } as const;
 export const F = {
   dupfd: 0,

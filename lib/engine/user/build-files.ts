@@ -2,23 +2,22 @@
  * Descriptors: every open file description is made once, in the builder, and inherited; each process then puts
  * them at its own numbers and drops the rest.
  */
-import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { O, SYS } from './abi.ts';
 import { run } from './build-memory.ts';
+import type { SegmentBuilder } from './build-segments.ts';
 import type { ImageRecords, ObjectImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
 import { refuseHeld, restoreLocks } from './objects/file-locks.ts';
 import type { BareTask, FileObject, RestoreContext, RestoredTable } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
-import { closeLocal } from './objects/local-calls.ts';
 import { armAsync } from './objects/owner.ts';
 import type { Remote, Word } from './remote.ts';
-import { segmentName } from './segment-name.ts';
 
 export interface FileBuilderOptions {
   builder: NewTask;
+  segments: SegmentBuilder;
   console: string | undefined;
   warn: (sentence: string) => void;
 }
@@ -32,7 +31,6 @@ export class FileBuilder {
   readonly #image: ImageRecords;
   readonly #options: FileBuilderOptions;
   readonly #descriptors = new Map<number, number>();
-  readonly #segments = new Map<number, number>();
   readonly #context: RestoreContext;
   readonly #remote: Remote;
 
@@ -48,6 +46,7 @@ export class FileBuilder {
         this.#descriptors.set(id, Number(fd));
       },
       descriptor: (id) => this.#descriptor(id),
+      carrier: (id) => options.segments.descriptor(id),
       contents: (id) => image.contents.get(id) ?? [],
       once<Value>(key: string, make: () => Value): Value {
         if (!memory.has(key)) memory.set(key, make());
@@ -61,34 +60,15 @@ export class FileBuilder {
     };
   }
 
-  /** Make every object and shared memory segment in the builder. */
+  /** Make every object in the builder. */
   make(): void {
     for (const record of this.#image.locks) {
       const path = this.#pathOf(record.file);
       if (path !== undefined) refuseHeld(record, path, this.#context);
     }
-    for (const segment of this.#image.segments.values()) this.#makeSegment(segment);
     for (const object of this.#image.objects) {
       this.#remote.reset();
       ownerOf(object).restore(object.name, object.record, this.#context);
-    }
-  }
-
-  /** The builder's descriptor of a shared memory segment. */
-  segment(id: number): number {
-    const fd = this.#segments.get(id);
-    if (fd === undefined)
-      throw new PodError('damaged', `the image names shared memory ${id}, which it does not contain`);
-    return fd;
-  }
-
-  /** Our own descriptor of a segment, for filling it. The caller closes it. */
-  openSegment(id: number): number {
-    const pidfd = Number(native().syscall(SYS.pidfd_open, this.#options.builder.tid, 0));
-    try {
-      return Number(native().syscall(SYS.pidfd_getfd, pidfd, this.segment(id), 0));
-    } finally {
-      closeLocal(pidfd);
     }
   }
 
@@ -122,7 +102,7 @@ export class FileBuilder {
       Math.max(
         2,
         ...this.#descriptors.values(),
-        ...this.#segments.values(),
+        ...this.#options.segments.descriptors,
         ...entries.map((entry) => entry.fd),
       ) + 1;
     const high = new Map(sources.map(({ file }, index) => [file, base + index]));
@@ -194,15 +174,6 @@ export class FileBuilder {
     if (fd === undefined)
       throw new PodError('damaged', `the image names open file ${id}, which it does not contain`);
     return fd;
-  }
-
-  /** A memfd stands in for anonymous shared memory: the tasks that map it inherit it from the builder. */
-  #makeSegment(segment: Records['shm']): void {
-    const remote = this.#remote;
-    remote.reset();
-    const fd = remote.call('memfd_create', SYS.memfd_create, remote.putString(segmentName), 0);
-    remote.call('ftruncate', SYS.ftruncate, fd, segment.size);
-    this.#segments.set(segment.id, Number(fd));
   }
 }
 

@@ -9,6 +9,7 @@
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { AT_FDCWD, MAP, O, PR, PROT, pageSize, SYS } from './abi.ts';
+import { isReadOnly } from './build-segments.ts';
 import type { Area, SpaceImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
 import { type MappedArea, readAreas } from './proc.ts';
@@ -21,8 +22,8 @@ const lowest = 0x10000n;
 const MREMAP_MAYMOVE_FIXED = 3;
 
 export interface Segments {
-  /** The builder's descriptor of a shared memory object, which the task inherited. */
-  descriptor(id: number): number;
+  /** The builder's descriptor of a shared memory object, which the task inherited; `reading` when for that only. */
+  descriptor(id: number, reading: boolean): number;
 }
 
 interface Range {
@@ -199,8 +200,8 @@ export class SpaceBuilder {
           area.start,
           length,
           area.prot,
-          flags | MAP.shared,
-          segments.descriptor(area.shm ?? -1),
+          flags | (area.shared ? MAP.shared : MAP.private),
+          segments.descriptor(area.shm ?? -1, isReadOnly(area)),
           area.offset ?? 0n,
         ]);
       } else {
@@ -224,12 +225,23 @@ export class SpaceBuilder {
     close();
   }
 
-  /** prctl(PR_SET_MM, PR_SET_MM_MAP): struct prctl_mm_map. */
+  /** Name an executable that has no name any more, when its bytes are there: a descriptor of the task, closed here. */
+  setExecutable(fd: number | bigint): void {
+    this.#setMap(BigInt(fd));
+  }
+
   #describe(): void {
     const { remote } = this.#task;
     const { record } = this.#space;
     remote.reset();
-    const exe = openMapped(remote, record.exe.path, 0);
+    this.#setMap(record.exeShm === undefined ? openMapped(remote, record.exe.path, 0) : undefined);
+    if (record.thpDisable) remote.run([[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]]);
+  }
+
+  /** prctl(PR_SET_MM, PR_SET_MM_MAP): struct prctl_mm_map. Without an executable that of the builder stays. */
+  #setMap(exe: bigint | undefined): void {
+    const { remote } = this.#task;
+    const { record } = this.#space;
     remote.reset();
     const auxv = remote.put(record.auxv);
     const bytes = new Uint8Array(8 * 11 + 8 + 8);
@@ -252,25 +264,25 @@ export class SpaceBuilder {
     });
     view.setBigUint64(88, auxv, true);
     view.setUint32(96, record.auxv.length, true);
-    view.setInt32(100, Number(exe), true);
+    view.setInt32(100, Number(exe ?? -1n), true);
     const map = remote.put(bytes);
     const set = () => remote.run([[SYS.prctl, PR.setMm, PR.setMmMap, map, bytes.length, 0]])[0]!;
     let result = set();
-    if (result < 0n) {
+    if (result < 0n && exe !== undefined) {
       // Without the right to name another executable everything else can still be set.
       const errno = -result;
       view.setInt32(100, -1, true);
       native().writeMemory(this.#task.tid, map, bytes);
       result = set();
-      if (result < 0n)
-        throw new PodError(
-          'cannot-restart',
-          `the layout of process ${this.#task.inner} is not accepted (errno ${-result})`,
-        );
-      this.#warn(`/proc/self/exe of process ${this.#task.inner} could not be set (errno ${errno})`);
+      if (result >= 0n)
+        this.#warn(`/proc/self/exe of process ${this.#task.inner} could not be set (errno ${errno})`);
     }
-    remote.run([[SYS.close, exe]]);
-    if (record.thpDisable) remote.run([[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]]);
+    if (result < 0n)
+      throw new PodError(
+        'cannot-restart',
+        `the layout of process ${this.#task.inner} is not accepted (errno ${-result})`,
+      );
+    if (exe !== undefined) remote.run([[SYS.close, exe]]);
   }
 }
 

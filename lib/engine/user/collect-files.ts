@@ -3,6 +3,7 @@ import { fstatSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { F, O, SYS } from './abi.ts';
+import type { Carriers } from './carriers.ts';
 import { LockCollector } from './objects/file-locks.ts';
 import type { DumpContext, OpenFile, OutRecord } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
@@ -27,17 +28,18 @@ export interface TableOwner {
 
 const entriesAFrame = 2048;
 
-/** `putOff`: see DumpContext. */
+/** `putOff`: see DumpContext; `carriers` learns of every file without a name. */
 export function collectFiles(
   view: SessionView,
   tables: readonly TableOwner[],
   putOff: number,
+  carriers: Carriers,
 ): CollectedFiles {
   const shared = new SharedFiles<OpenFile>();
   const files: OpenFile[] = [];
   const byDescriptor = new Map<string, OpenFile>();
   const tableRecords: OutRecord[] = [];
-  const context = makeContext(view, files, byDescriptor, putOff);
+  const context = makeContext(view, files, byDescriptor, putOff, carriers);
   const locks = new LockCollector();
   const release = () => {
     for (const file of files) closeLocal(file.local);
@@ -117,6 +119,7 @@ function makeContext(
   files: readonly OpenFile[],
   byDescriptor: ReadonlyMap<string, OpenFile>,
   putOff: number,
+  carriers: Carriers,
 ): DumpContext {
   // Asked for when all files are known.
   let nextId: number | undefined;
@@ -133,6 +136,7 @@ function makeContext(
       if (!memory.has(key)) memory.set(key, make());
       return memory.get(key) as Value;
     },
+    carry: (file, path) => carriers.ofFile(file.local, file.link, path, describeHolder(file)),
     within: (pid, body) => view.within(pid, body),
     loss: (sentence) => view.losses.push(sentence),
     refuse(file, why, hint) {

@@ -2,28 +2,40 @@
  * Address spaces: the areas, what backs them, and which of their pages are the session's own.
  *
  * Pages of a private mapping are saved when they are not the file's any more; anonymous ones when they exist.
- * Shared anonymous memory is an object of its own, saved once however many map it. A mapped file stays a file: the
- * session's file system goes along with it.
+ * Shared memory and files without a name are objects of their own (carriers.ts), saved once however many map them.
+ * A mapped file stays a file: the session's file system goes along with it.
  */
-import { closeSync, existsSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
-import { pageSize, SYS } from './abi.ts';
+import { SYS } from './abi.ts';
+import {
+  type Carriers,
+  dataRanges,
+  isAnonymousShared,
+  keyOf,
+  memfdName,
+  openMapping,
+  openQuietly,
+  readableLength,
+} from './carriers.ts';
 import type { OutRecord } from './objects/file-object.ts';
+import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
-import { segmentName } from './segment-name.ts';
 
 type AreaRecord = Records['areas']['areas'][number];
 
-/** Pages of one object that go into the image, in the address space where they can be read. */
+/** Pages of one object that go into the image, and where they can be read. */
 export interface PageSource {
   /** Key of the PAGES record. */
   key: { mm: number } | { shm: number };
-  /** Host pid to read through. */
-  pid: number;
-  /** Where it can be read: [start, end) in that process. */
+  /** Host pid to read through; or, for `fd`, none. */
+  pid?: number;
+  /** Our own descriptor to read from: a file that no path leads to. */
+  fd?: number;
+  /** Where it can be read: [start, end) in that process or file. */
   start: bigint;
   end: bigint;
   /** Added to an address to give the PAGES address (shm: offset). */
@@ -47,55 +59,38 @@ export interface AskedMemory {
 const areasAFrame = 192;
 const anonymousNames = new Set(['', '[heap]', '[stack]']);
 
-interface SharedSegment {
-  id: number;
-  size: bigint;
-  mapped: { pid: number; start: bigint; offset: bigint; length: bigint }[];
-}
-
 export class MemoryCollector {
-  readonly #segments = new Map<string, SharedSegment>();
+  readonly #carriers: Carriers;
+  readonly #loss: (sentence: string) => void;
   readonly #records: OutRecord[] = [];
   readonly #pages: PageSource[] = [];
+
+  /** `carriers` knows the open files of the session already. */
+  constructor(carriers: Carriers, loss: (sentence: string) => void) {
+    this.#carriers = carriers;
+    this.#loss = loss;
+  }
 
   /** An address space with its areas; `pid` is a process that has it. */
   add(id: number, pid: number, asked: AskedMemory): void {
     const mapped = readAreas(pid).filter((area) => area.path !== '[vsyscall]' && area.path !== '[uprobes]');
     const areas: AreaRecord[] = [];
+    // Before the areas: who may not open a mapping may open the executable.
+    const exe = this.#executable(pid);
     for (const area of mapped) {
       const record = this.#describe(pid, area);
       areas.push(record);
       this.#addPages(id, pid, area, record);
     }
-    this.#records.push({ name: 'mm', meta: addressSpace(id, pid, asked, mapped) });
+    this.#records.push({ name: 'mm', meta: addressSpace(id, pid, asked, mapped, exe) });
     for (let at = 0; at < areas.length; at += areasAFrame) {
       this.#records.push({ name: 'areas', meta: { mm: id, areas: areas.slice(at, at + areasAFrame) } });
     }
   }
 
   finish(): CollectedMemory {
-    const segments: OutRecord[] = [];
-    for (const segment of this.#segments.values()) {
-      segments.push({ name: 'shm', meta: { id: segment.id, size: segment.size, origin: 'anonymous' } });
-      let covered = 0n;
-      for (const each of segment.mapped.sort((a, b) => Number(a.offset - b.offset))) {
-        const from = each.offset > covered ? each.offset : covered;
-        const to = each.offset + each.length;
-        if (to <= from) continue;
-        const start = each.start + (from - each.offset);
-        // Pages another process put there need not be in this one's page table: read it whole.
-        this.#pages.push({
-          key: { shm: segment.id },
-          pid: each.pid,
-          start,
-          end: start + (to - from),
-          shift: from - start,
-          wanted: 'all',
-        });
-        covered = to;
-      }
-    }
-    return { records: [...segments, ...this.#records], pages: this.#pages };
+    const { records, pages } = this.#carriers.finish();
+    return { records: [...records, ...this.#records], pages: [...pages, ...this.#pages] };
   }
 
   #describe(pid: number, area: MappedArea): AreaRecord {
@@ -119,14 +114,8 @@ export class MemoryCollector {
     const { path } = area;
     if (path === '[vdso]') return { kind: 'vdso' };
     if (path.startsWith('[vvar')) return { kind: 'vvar' };
-    if (
-      shared &&
-      (path === '/dev/zero (deleted)' ||
-        path.startsWith('[anon_shmem') ||
-        path === `/memfd:${segmentName} (deleted)`)
-    ) {
-      return { kind: 'shm', shm: this.#segment(pid, area), offset: area.offset };
-    }
+    if (shared && isAnonymousShared(path))
+      return { kind: 'shm', shm: this.#carriers.ofAnonymous(pid, area), offset: area.offset };
     if (shared && (path === '' || path.startsWith('[anon:')))
       throw refusal(pid, area, 'shared memory without a name');
     if (anonymousNames.has(path) || path.startsWith('[anon:') || path.startsWith('[stack:')) {
@@ -139,57 +128,119 @@ export class MemoryCollector {
     }
     if (!shared && path === '/dev/zero') return { kind: 'anonymous' };
     if (path.startsWith('/SYSV')) throw refusal(pid, area, 'System V shared memory is not handled yet');
-    if (path.startsWith('/memfd:')) throw refusal(pid, area, 'memfd memory is not handled yet');
     if (path.startsWith('/dev/') && !path.startsWith('/dev/shm/'))
       throw refusal(pid, area, 'the memory of a device cannot go along');
     if (!path.startsWith('/')) throw refusal(pid, area, 'this kind of mapping is not handled');
-    const file = this.#mappedFile(pid, area);
-    if (file === undefined) {
-      if (shared)
-        throw refusal(
-          pid,
-          area,
-          'the mapped file was removed or replaced',
-          'restart the program that maps it',
-        );
-      // Its bytes are only in memory now: they travel as anonymous memory, which reads the same.
-      return { kind: 'anonymous' };
-    }
-    return {
-      kind: 'file',
-      file,
-      offset: area.offset,
-      ...(shared ? { maxProt: area.flags.has('mw') ? 7 : 5 } : {}),
-    };
+    const file = this.#namedFile(pid, area, area.path);
+    if (file === undefined) return this.#nameless(pid, area, shared);
+    return { kind: 'file', file, offset: area.offset, ...writable(area, shared) };
   }
 
-  #mappedFile(pid: number, area: MappedArea): AreaRecord['file'] | undefined {
-    if (area.path.endsWith(' (deleted)')) return undefined;
+  /** The file at a path in the process's root, when it is the mapped one. */
+  #namedFile(pid: number, area: MappedArea, path: string, key?: string): AreaRecord['file'] | undefined {
     try {
-      const found = statSync(`/proc/${pid}/root${area.path}`, { bigint: true });
-      if (found.ino !== area.inode) return undefined;
-      return { path: area.path, size: found.size, mode: Number(found.mode), mtimeNs: found.mtimeNs };
+      const found = statSync(`/proc/${pid}/root${path}`, { bigint: true });
+      if (key === undefined ? found.ino !== area.inode : keyOf(found) !== key) return undefined;
+      return { path, size: found.size, mode: Number(found.mode), mtimeNs: found.mtimeNs };
     } catch {
       return undefined;
     }
   }
 
-  #segment(pid: number, area: MappedArea): number {
-    const key = `${area.device}:${area.inode}`;
-    const length = area.end - area.start;
-    const segment = this.#segments.get(key) ?? { id: this.#segments.size, size: 0n, mapped: [] };
-    this.#segments.set(key, segment);
-    segment.mapped.push({ pid, start: area.start, offset: area.offset, length });
-    if (area.offset + length > segment.size) segment.size = area.offset + length;
-    return segment.id;
+  /** A mapping of what does not lie under the name it was opened by. */
+  #nameless(pid: number, area: MappedArea, shared: boolean): Pick<AreaRecord, 'kind'> & Partial<AreaRecord> {
+    const path = formerPath(belowRoot(pid, area.path));
+    const memory = memfdName(area.path) !== undefined;
+    const owner = `${describeProcess(pid)}, memory at ${area.start.toString(16)} (${area.path})`;
+    const opened = openMapping(pid, area);
+    const stat = opened === undefined ? undefined : fstatSync(opened, { bigint: true });
+    const known = opened === undefined ? this.#carriers.keyOfKnown(area, owner) : undefined;
+    if (!memory && known === undefined) {
+      const key = stat ? keyOf(stat) : `${area.device}:${area.inode}`;
+      const name = findSibling(pid, path, key);
+      const file = name === undefined ? undefined : this.#namedFile(pid, area, name, key);
+      const elsewhere = stat ? stat.nlink > 0n : shared && !area.path.endsWith(' (deleted)');
+      if (opened !== undefined && (file || elsewhere)) closeSync(opened);
+      if (file) return { kind: 'file', file, offset: area.offset, ...writable(area, shared) };
+      if (elsewhere)
+        throw refusal(
+          pid,
+          area,
+          'the mapped file is not found under its name, but has another elsewhere',
+          'restart the program that maps it',
+        );
+    }
+    if (opened === undefined && known === undefined) {
+      // Its bytes are only in memory now: they travel as anonymous memory, which reads the same.
+      if (!shared) return { kind: 'anonymous' };
+      this.#loss(
+        `${describeProcess(pid)} maps ${path}, which has no name; without more rights only what is mapped of it can be saved`,
+      );
+    }
+    const shm = this.#carriers.ofMapping(pid, area, opened, path, owner);
+    return { kind: 'shm', shm, offset: area.offset, ...writable(area, shared) };
+  }
+
+  /** The executable of a process, `shm` when no path leads to it any more. */
+  #executable(pid: number): { exe: Records['mm']['exe']; exeShm?: number } {
+    const link = readlinkSync(`/proc/${pid}/exe`);
+    const running = statSync(`/proc/${pid}/exe`, { bigint: true });
+    const describe = (path: string) => ({
+      path,
+      size: running.size,
+      mode: Number(running.mode),
+      mtimeNs: running.mtimeNs,
+    });
+    const isIt = (path: string) => {
+      try {
+        return keyOf(statSync(`/proc/${pid}/root${path}`, { bigint: true })) === keyOf(running);
+      } catch {
+        return false;
+      }
+    };
+    const named = belowRoot(pid, link);
+    if (isIt(named)) return { exe: describe(named) };
+    const path = formerPath(named);
+    const owner = `the executable of ${describeProcess(pid)} (${link})`;
+    if (memfdName(link) === undefined) {
+      const other = findSibling(pid, path, keyOf(running));
+      if (other !== undefined) return { exe: describe(other) };
+      if (running.nlink > 0n) {
+        throw new PodError(
+          'cannot-checkpoint',
+          `${owner} was removed, but has another name elsewhere`,
+          'put the file back, or restart the program from the new one',
+        );
+      }
+    }
+    const fd = openQuietly(`/proc/${pid}/exe`);
+    if (fd === undefined)
+      throw new PodError(
+        'cannot-checkpoint',
+        `${owner} was removed and can't be read`,
+        'put the file back, or dump as root',
+      );
+    try {
+      return { exe: describe(path), exeShm: this.#carriers.ofFile(fd, link, path, owner) };
+    } finally {
+      closeSync(fd);
+    }
   }
 
   #addPages(mm: number, pid: number, area: MappedArea, record: AreaRecord): void {
     if (record.shared || record.kind === 'vdso' || record.kind === 'vvar') return;
     const fromFile = record.kind === 'anonymous' && area.path.startsWith('/') && area.path !== '/dev/zero';
-    const wanted = fromFile ? 'all' : record.kind === 'file' ? 'own' : 'present';
-    this.#pages.push({ key: { mm }, pid, start: area.start, end: area.end, shift: 0n, wanted });
+    const wanted = fromFile ? 'all' : record.kind === 'anonymous' ? 'present' : 'own';
+    const { start } = area;
+    const length = area.end - start;
+    const end = start + (fromFile ? readableLength(pid, { start, length }) : length);
+    if (end > start) this.#pages.push({ key: { mm }, pid, start, end, shift: 0n, wanted });
   }
+}
+
+/** Whether a shared mapping may become writable: whether its file was opened for writing. */
+function writable(area: MappedArea, shared: boolean): Partial<AreaRecord> {
+  return shared ? { maxProt: area.flags.has('mw') ? 7 : 5 } : {};
 }
 
 function refusal(pid: number, area: MappedArea, why: string, hint?: string): PodError {
@@ -253,19 +304,10 @@ function addressSpace(
   pid: number,
   asked: AskedMemory,
   areas: readonly MappedArea[],
+  exe: Pick<Records['mm'], 'exe' | 'exeShm'>,
 ): Records['mm'] {
   const { fields } = readStat(pid);
   const at = (number: number) => BigInt(statField(fields, number));
-  const exe = readlinkSync(`/proc/${pid}/exe`);
-  const path = `/proc/${pid}/root${exe}`;
-  if (exe.endsWith(' (deleted)') || !existsSync(path)) {
-    throw new PodError(
-      'cannot-checkpoint',
-      `the executable of ${describeProcess(pid)} (${exe}) was removed`,
-      'put the file back, or restart the program from the new one',
-    );
-  }
-  const status = statSync(path, { bigint: true });
   const vdso = areas.find((area) => area.path === '[vdso]');
   const vvars = areas.filter((area) => area.path.startsWith('[vvar'));
   return {
@@ -282,7 +324,7 @@ function addressSpace(
     envStart: at(50),
     envEnd: at(51),
     auxv: new Uint8Array(readFileSync(`/proc/${pid}/auxv`)),
-    exe: { path: exe, size: status.size, mode: Number(status.mode), mtimeNs: status.mtimeNs },
+    ...exe,
     dumpable: asked.dumpable,
     ...(asked.thpDisable ? { thpDisable: true } : {}),
     ...(vdso
@@ -300,8 +342,9 @@ function addressSpace(
 
 /** Ranges of a source that hold pages to save, pairs of start and end address. */
 export function findPages(source: PageSource): BigUint64Array {
-  const { pid, start, end } = source;
-  if (source.wanted === 'all') return sharedRanges(pid, start, end) ?? BigUint64Array.of(start, end);
+  const { pid, fd, start, end } = source;
+  if (fd !== undefined) return BigUint64Array.from(dataRanges(fd, start, end) ?? [start, end]);
+  if (source.wanted === 'all') return sharedRanges(pid!, start, end) ?? BigUint64Array.of(start, end);
   const pagemap = openSync(`/proc/${pid}/pagemap`, 'r');
   try {
     return native().scanPages(pagemap, start, end, source.wanted === 'own');
@@ -310,43 +353,21 @@ export function findPages(source: PageSource): BigUint64Array {
   }
 }
 
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
-
 /**
  * Where the object behind a mapping has data, by the file behind it (needs CAP_CHECKPOINT_RESTORE); undefined when
  * that can't be asked. Reading a hole would allocate it.
  */
 function sharedRanges(pid: number, start: bigint, end: bigint): BigUint64Array | undefined {
   const area = readAreas(pid, 'maps').find((each) => each.start <= start && end <= each.end);
-  if (!area) return undefined;
-  let fd: number;
-  try {
-    fd = openSync(`/proc/${pid}/map_files/${area.start.toString(16)}-${area.end.toString(16)}`, 'r');
-  } catch {
-    return undefined;
-  }
-  const ranges: bigint[] = [];
+  const fd = area && openMapping(pid, area);
+  if (area === undefined || fd === undefined) return undefined;
   const shift = area.start - area.offset;
-  const low = start - shift;
-  const high = end - shift;
   try {
-    for (let at = low; at < high; ) {
-      const data = native().syscall(SYS.lseek, fd, at, SEEK_DATA);
-      if (data >= high) break;
-      const hole = native().syscall(SYS.lseek, fd, data, SEEK_HOLE);
-      const from = data & ~BigInt(pageSize - 1);
-      const to = hole < high ? hole : high;
-      ranges.push(from + shift, ((to + BigInt(pageSize - 1)) & ~BigInt(pageSize - 1)) + shift);
-      at = to;
-    }
-  } catch (cause) {
-    // ENXIO: nothing but a hole from here on.
-    if ((cause as NodeJS.ErrnoException).code !== 'ENXIO') return undefined;
+    const ranges = dataRanges(fd, start - shift, end - shift);
+    return ranges && BigUint64Array.from(ranges, (at) => at + shift);
   } finally {
     closeSync(fd);
   }
-  return BigUint64Array.from(ranges);
 }
 
 /** Ask a process about its address space. */

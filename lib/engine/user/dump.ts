@@ -15,6 +15,7 @@ import type { Sink } from '../../stream/sink.ts';
 import { StreamWriter } from '../../stream/stream-writer.ts';
 import type { DumpOptions, DumpTarget, StoppedSession } from '../engine.ts';
 import { pageSize } from './abi.ts';
+import { Carriers } from './carriers.ts';
 import { collectFiles } from './collect-files.ts';
 import { MemoryCollector, type PageSource } from './collect-memory.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
@@ -49,6 +50,7 @@ export function dump(target: DumpTarget, options: DumpOptions, sink: Sink): Stop
 function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: number): StoppedSession {
   const freezer = new Freezer({ suspendSeccomp: false });
   const writer = new StreamWriter(sink);
+  const carriers = new Carriers();
   try {
     const frozen = freezer.freeze(target.roots);
     if (frozen.every((process) => process.zombie))
@@ -56,7 +58,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     const view = new SessionView(frozen);
     let collected: Collected;
     try {
-      collected = collect(target, view, putOff);
+      collected = collect(target, view, putOff, carriers);
     } finally {
       view.finish();
     }
@@ -76,6 +78,8 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     freezer.thaw();
     if (!writer.untouched && !writer.finished) writeError(writer, cause);
     throw cause;
+  } finally {
+    carriers.close();
   }
 }
 
@@ -103,7 +107,12 @@ interface Collected {
   pages: PageSource[];
 }
 
-function collect(target: DumpTarget, view: SessionView, putOff: number): Collected {
+function collect(
+  target: DumpTarget,
+  view: SessionView,
+  putOff: number,
+  carriers: Carriers,
+): Collected {
   refuseMixedNamespaces(view);
   const sharing = {
     vm: new SharedObjects('vm'),
@@ -138,9 +147,9 @@ function collect(target: DumpTarget, view: SessionView, putOff: number): Collect
   const tables = view.alive
     .filter((process) => ids.get(process.pid)!.firsts.has('files'))
     .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
-  const files = collectFiles(view, tables, putOff);
+  const files = collectFiles(view, tables, putOff, carriers);
   files.release();
-  const memory = new MemoryCollector();
+  const memory = new MemoryCollector(carriers, (sentence) => view.losses.push(sentence));
   const shared: OutRecord[] = [];
   const tasks: OutRecord[] = [];
   const spaces: { id: number; pid: number; asked: ReturnType<typeof askProcess>['memory'] }[] = [];
@@ -219,6 +228,15 @@ function write(
 ): string {
   const sources = countPages(collected.pages);
   const memoryBytes = sources.reduce((sum, { ranges }) => sum + totalOf(ranges), 0);
+  // An unlinked file takes room on its file system again, not in memory.
+  const unlinked = new Set(
+    collected.records.flatMap(({ name, meta }) =>
+      name === 'shm' && (meta as Records['shm']).origin === 'unlinked' ? [(meta as Records['shm']).id] : [],
+    ),
+  );
+  const fileBytes = sources
+    .filter(({ source }) => 'shm' in source.key && unlinked.has(source.key.shm))
+    .reduce((sum, { ranges }) => sum + totalOf(ranges), 0);
   options.onReady?.({
     memoryBytes,
     processes: view.processes.length,
@@ -227,7 +245,7 @@ function write(
   const imageId = randomBytes(16).toString('hex');
   writer.record(kinds.hello, {
     ...hello(target, view, options, collected.records, imageId),
-    memory: BigInt(memoryBytes),
+    memory: BigInt(memoryBytes - fileBytes),
   });
   writer.record(kinds.pod, podRecord(target, view, collected.names));
   for (let at = 0; at < collected.tree.length; at += treeEntriesAFrame) {
@@ -281,6 +299,7 @@ function hello(
   for (const { name, meta } of records) {
     const feature = needs[name];
     if (feature) requires.add(feature);
+    if (name === 'shm' && (meta as Records['shm']).origin === 'memfd') requires.add('memfd');
     if (name === 'process' && (meta as Records['process']).timers) requires.add('posix-timers');
     if (name === 'thread' && (meta as Records['thread']).robustList) requires.add('futex-lists');
     if (name === 'thread' && (meta as Records['thread']).rseq) requires.add('rseq');

@@ -20,6 +20,7 @@ const knownFeatures = new Set([
   'posix-timers',
   'rseq',
   'waitid',
+  'memfd',
   'thread-groups',
 ]);
 
@@ -115,7 +116,7 @@ export function checkTasks(image: ImageRecords): void {
 /** Files that are mapped, run or worked in; `root` is the pod's root seen from here. */
 export function checkFiles(image: ImageRecords, root: string): void {
   for (const { record, areas } of image.spaces.values()) {
-    checkFile(root, record.exe.path, record.exe.size, true);
+    if (record.exeShm === undefined) checkFile(root, record.exe.path, record.exe.size, true);
     for (const area of areas) {
       if (area.kind !== 'file' || !area.file) continue;
       checkFile(root, area.file.path, area.file.size, !area.shared);

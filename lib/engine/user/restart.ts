@@ -6,7 +6,6 @@
  * PTRACE_O_EXITKILL and lives in a fresh pid namespace: if anything fails, or this process dies, all of it is gone.
  * Only when END has been verified do the tasks get their registers and run.
  */
-import { writeSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { readRecord } from '../../image/record.ts';
@@ -18,11 +17,12 @@ import { PTRACE, pageSize, SYS } from './abi.ts';
 import { FileBuilder } from './build-files.ts';
 import { SpaceBuilder } from './build-memory.ts';
 import * as build from './build-process.ts';
+import { SegmentBuilder } from './build-segments.ts';
 import { type BuiltTree, buildTree, detach } from './build-tree.ts';
 import { ImageRecords, needed, type ProcessImage } from './image-records.ts';
 import { Injector, readThreadState, type ThreadState } from './inject.ts';
 import { NewTask } from './new-task.ts';
-import { closeLocal } from './objects/local-calls.ts';
+import { fetchFile } from './objects/share-file.ts';
 import { checkFiles, checkMachine, checkTasks, memoryAtHand } from './preflight.ts';
 import { isGone, listDescriptors, readAreas, readStat } from './proc.ts';
 import type { Remote } from './remote.ts';
@@ -152,7 +152,7 @@ class Builder {
   #tree: BuiltTree | undefined;
   #files: FileBuilder | undefined;
   readonly #spaces = new Map<number, Space>();
-  readonly #segments = new Map<number, number>();
+  #segments: SegmentBuilder | undefined;
 
   constructor(image: ImageRecords, pod: EmptyPod, options: RestartOptions) {
     this.#image = image;
@@ -166,27 +166,24 @@ class Builder {
     const builder = this.#enterInit(init);
     this.#setNames(builder.remote);
     const { warn } = this.#options;
-    const files = new FileBuilder(this.#image, { builder, console: this.#pod.consolePath, warn });
+    const segments = new SegmentBuilder(builder, warn);
+    this.#segments = segments;
+    segments.make(this.#image);
+    const files = new FileBuilder(this.#image, { builder, segments, console: this.#pod.consolePath, warn });
     this.#files = files;
     files.make();
     const tree = buildTree(this.#image, builder, (leader) => files.leadSession(leader));
     this.#tree = tree;
     files.treeMade(tree.tasks);
-    this.#arrangeMemory(tree, files);
+    this.#arrangeMemory(tree, segments);
     this.#arrangeFiles(tree, files);
-    for (const id of this.#image.segments.keys()) this.#segments.set(id, files.openSegment(id));
   }
 
   pages(record: Records['pages'], data: Uint8Array): void {
     if (data.length % pageSize !== 0)
       throw new PodError('damaged', 'a PAGES frame has no whole number of pages');
     if (record.shm !== undefined) {
-      const fd = needed(this.#segments, record.shm, 'shared memory');
-      const segment = needed(this.#image.segments, record.shm, 'shared memory');
-      if (record.addr + BigInt(data.length) > ((segment.size + 4095n) & ~4095n))
-        throw new PodError('damaged', 'pages behind the end of shared memory');
-      for (let at = 0; at < data.length; )
-        at += writeSync(fd, data, at, data.length - at, Number(record.addr) + at);
+      this.#segments!.fill(record.shm, record.addr, data);
       return;
     }
     const space = needed(this.#spaces, record.mm ?? -1, 'address space');
@@ -209,8 +206,7 @@ class Builder {
   finish(): number {
     const tree = this.#tree!;
     const files = this.#files!;
-    for (const fd of this.#segments.values()) closeLocal(fd);
-    this.#segments.clear();
+    this.#segments!.settle();
     const sets = [...tree.tasks.values()].map((task) => {
       const image = build.processOf(this.#image, task);
       return { image, tasks: [task, ...build.makeThreads(task, image)] };
@@ -224,6 +220,7 @@ class Builder {
     for (const { builder } of this.#spaces.values()) builder.finish();
     this.#setShared(sets);
     tree.finish();
+    this.#setExecutables();
     for (const { tasks, image } of sets) {
       tasks.forEach((task, index) => {
         build.setThread(task, image.threads[index]!, this.#options.warn);
@@ -238,6 +235,17 @@ class Builder {
     files.arm();
     this.#release(running, () => this.#leaveInit());
     return tree.main;
+  }
+
+  /** Those without a name: nobody may have them open for writing, not even a process that only waits for its end. */
+  #setExecutables(): void {
+    this.#segments!.closeWriters();
+    for (const { record } of this.#image.spaces.values()) {
+      const space = this.#spaces.get(record.id);
+      if (record.exeShm === undefined || !space) continue;
+      const source = { pid: this.#init!.task.inner, fd: this.#segments!.descriptor(record.exeShm, true) };
+      space.builder.setExecutable(fetchFile(source, space.task.remote));
+    }
   }
 
   /** What processes may share: each once. */
@@ -315,8 +323,7 @@ class Builder {
 
   /** Kill everything made so far, and reap it: a tracer's dead hold up the end of their pid namespace. */
   destroy(): void {
-    for (const fd of this.#segments.values()) closeLocal(fd);
-    this.#segments.clear();
+    this.#segments?.close();
     kill(this.#pod.initPid);
     // The youngest first: a process is gone only after its threads, pid 1 only after all others.
     for (const tid of [...(this.#init?.task.family ?? [])].reverse()) reap(tid);
@@ -372,7 +379,7 @@ class Builder {
     }
   }
 
-  #arrangeMemory(tree: BuiltTree, files: FileBuilder): void {
+  #arrangeMemory(tree: BuiltTree, segments: SegmentBuilder): void {
     for (const task of tree.tasks.values()) {
       const id = build.processOf(this.#image, task).record.mm;
       const known = this.#spaces.get(id);
@@ -385,7 +392,7 @@ class Builder {
         needed(this.#image.spaces, id, 'address space'),
         this.#options.warn,
       );
-      builder.map({ descriptor: (segment) => files.segment(segment) });
+      builder.map(segments);
       this.#spaces.set(id, { builder, task });
     }
   }

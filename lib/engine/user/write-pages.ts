@@ -1,7 +1,9 @@
 /**
  * Memory into the stream: large reads into one buffer, frames straight out of it. Pages that are all zero are left
- * out; a fresh mapping has them anyway.
+ * out where a fresh mapping has them anyway; a page that was written to in a private mapping of a file lies over
+ * another.
  */
+import { readSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import { criticalFlag, maxData } from '../../stream/frame.ts';
 import { kinds } from '../../stream/kind.ts';
@@ -28,8 +30,9 @@ export function writePages(
     for (let at = ranges[index]!; at < end; ) {
       const length = Math.min(Number(end - at), maxData);
       const piece = buffer.subarray(0, length);
-      native().readMemory(source.pid, at, piece);
-      const runs = native().nonZeroRuns(piece, pageSize);
+      if (source.fd === undefined) native().readMemory(source.pid!, at, piece);
+      else readFile(source.fd, at, piece);
+      const runs = source.wanted === 'own' ? [0, length / pageSize] : native().nonZeroRuns(piece, pageSize);
       for (let run = 0; run < runs.length; run += 2) {
         const from = runs[run]! * pageSize;
         const to = runs[run + 1]! * pageSize;
@@ -40,4 +43,12 @@ export function writePages(
       at += BigInt(length);
     }
   }
+}
+
+/** Whole pages of a file; what lies behind its end is zero, as in a mapping of it. */
+function readFile(fd: number, at: bigint, target: Uint8Array): void {
+  let done = 0;
+  for (let got = -1; got !== 0 && done < target.length; done += got)
+    got = readSync(fd, target, done, target.length - done, at + BigInt(done));
+  target.fill(0, done);
 }

@@ -48,6 +48,8 @@ export interface DumpContext {
   once<Value>(key: string, make: () => Value): Value;
   /** Run system calls in the process (any of its threads), undisturbed. */
   within<Result>(pid: number, body: (remote: Remote) => Result): Result;
+  /** The shared memory object that carries a file without a name; `path` is the one it had in the pod. */
+  carry(file: OpenFile, path: string): number;
   /** Say that restart will not bring this back, in one sentence. */
   loss(sentence: string): void;
   /** How often this dump was put off by notNow() already. */
@@ -71,6 +73,8 @@ export interface RestoreContext {
   keep(id: number, fd: number | bigint): void;
   /** The builder's descriptor of an object restored before. Throws `damaged` when there is none. */
   descriptor(id: number): number;
+  /** The builder's descriptor of a shared memory object, open for reading and writing: not to be given away. */
+  carrier(id: number): number;
   /** CONTENT records of an object, in order. */
   contents(id: number): readonly { meta: Records['content']; data: Uint8Array }[];
   /** Remember something between records of the same image. */

@@ -1,6 +1,9 @@
 /** Open files that have a name: the name at dump, and finding it again at restart. */
-import { type BigIntStats, lstatSync, readlinkSync, statSync } from 'node:fs';
+import { type BigIntStats, lstatSync, opendirSync, readlinkSync, statfsSync, statSync } from 'node:fs';
+import { posix } from 'node:path';
+import { pathFault } from '../../../image/model.ts';
 import { AT_FDCWD, F, O, SYS } from '../abi.ts';
+import { keyOf, memfdName } from '../carriers.ts';
 import { RemoteError } from '../remote.ts';
 import type { DumpContext, OpenFile, RestoreContext } from './file-object.ts';
 import { codeOf, errnoName } from './local-calls.ts';
@@ -24,6 +27,83 @@ export function belowRoot(pid: number, link: string): string {
   if (root === '/') return link;
   return link === root ? '/' : link.startsWith(`${root}/`) ? link.slice(root.length) : link;
 }
+
+/** The path a file had, from what /proc shows of one without a name. */
+export function formerPath(link: string): string {
+  const path = link.endsWith(' (deleted)') ? link.slice(0, -' (deleted)'.length) : link;
+  // A memfd may be called anything.
+  if (memfdName(link) !== undefined && pathFault(path) !== undefined) return '/memfd:';
+  return path.startsWith('/') ? path : `/${posix.basename(path)}`;
+}
+
+/** Whether a file lies at a path of a process's root. `key` as keyOf() gives it. */
+function isAt(pid: number, path: string, key: string): boolean {
+  try {
+    return keyOf(lstatSync(`/proc/${pid}/root${path}`, { bigint: true })) === key;
+  } catch {
+    return false;
+  }
+}
+
+/** Most entries of a folder that are looked at. */
+const mostSiblings = 10_000;
+
+/**
+ * Another name of a file in the folder it lay in, or the very name it had: a link that stayed, or a nameless file
+ * that was given a name (linkat(2)). `key` as keyOf() gives it.
+ */
+export function findSibling(pid: number, path: string, key: string): string | undefined {
+  const folder = posix.dirname(path);
+  if (isAt(pid, path, key)) return path;
+  try {
+    const entries = opendirSync(`/proc/${pid}/root${folder}`);
+    try {
+      for (let looked = 0; looked < mostSiblings; looked++) {
+        const entry = entries.readSync();
+        if (!entry) return undefined;
+        const name = posix.join(folder, entry.name);
+        if (entry.isFile() && isAt(pid, name, key)) return name;
+      }
+    } finally {
+      entries.closeSync();
+    }
+  } catch {
+    // The folder is gone, or closed to us.
+  }
+  return undefined;
+}
+
+/**
+ * Where a regular file is found in the pod, or where it was when it has no name any more (`unlinked`). Refuses what
+ * has a name that can't be found.
+ */
+export function placeInPod(file: OpenFile, context: DumpContext): { path: string; unlinked: boolean } {
+  const { stat, pid, link } = file;
+  if (memfdName(link) !== undefined) return { path: formerPath(link), unlinked: true };
+  const named = belowRoot(pid, link);
+  const former = formerPath(named);
+  const key = keyOf(stat);
+  // Some file systems count no names at all, and a name may end in these very words.
+  if (isAt(pid, named, key)) return { path: named, unlinked: false };
+  if (stat.nlink === 0n && !isPseudo(file)) return { path: former, unlinked: true };
+  if (named === former || stat.nlink === 0n) return { path: pathInPod(file, context), unlinked: false };
+  const path = findSibling(pid, former, key);
+  if (path === undefined)
+    context.refuse(
+      file,
+      'the file was deleted while it is open, but has another name elsewhere',
+      'close it, or dump when the program has let go of it',
+    );
+  return { path, unlinked: false };
+}
+
+/** Files of the kernel (proc, sysfs, cgroup): such file systems have no blocks; nor has the tmpfs behind memory. */
+function isPseudo(file: OpenFile): boolean {
+  const { blocks, type } = statfsSync(`/proc/self/fd/${file.local}`, { bigint: true });
+  return blocks === 0n && type !== tmpfs;
+}
+
+const tmpfs = 0x01021994n;
 
 /**
  * Where an open file is found in the pod. Refuses when something else, or nothing, lies there now: a restart would
@@ -84,12 +164,21 @@ export function findInPod(
 
 /** Open what findInPod() found, with the flags the session had it open with; the handle is closed. */
 export function openFound(handle: number, path: string, flags: number, context: RestoreContext): number {
-  const { builder } = context;
   if ((flags & O.path) !== 0) return handle;
+  const fd = openHandle(handle, path, flags, context);
+  context.builder.call('close', SYS.close, handle);
+  return fd;
+}
+
+/** A new open file of the one behind a descriptor of the builder, with the flags the session had it open with. */
+export function openHandle(handle: number, path: string, flags: number, context: RestoreContext): number {
+  const { builder } = context;
+  // What open(2) of O_TMPFILE leaves in the flags says how the file came to be, not how it is open.
+  const mask = (flags & O.tmpfile) === 0 ? opening : opening & ~O.directory;
   const attempt = (more: number): number => {
     builder.reset();
     const from = builder.putString(`/proc/self/fd/${handle}`);
-    const open = (flags & opening & ~more) | O.nonblock | O.noctty;
+    const open = (flags & mask & ~more) | O.nonblock | O.noctty;
     return Number(builder.call('open', SYS.openat, AT_FDCWD, from, open));
   };
   let fd: number;
@@ -103,7 +192,6 @@ export function openFound(handle: number, path: string, flags: number, context: 
     context.warn(`${path} is open without O_NOATIME now: it has another owner here`);
   }
   setStatusFlags(fd, flags, context);
-  builder.call('close', SYS.close, handle);
   return fd;
 }
 

@@ -1,38 +1,49 @@
-/** Regular files, open under the name they still have; and any file of which only the place is open (O_PATH). */
+/**
+ * Regular files, open under the name they still have; those without a name (unlinked, memfd), of which the bytes
+ * travel too; and any file of which only the place is open (O_PATH).
+ */
 import type { Records } from '../../../image/record.ts';
-import { O } from '../abi.ts';
-import type { DumpContext, FileObject, OpenFile } from './file-object.ts';
+import { AT_FDCWD, O, SYS } from '../abi.ts';
+import { memfdName } from '../carriers.ts';
+import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-object.ts';
 import { armOwner, readOwner } from './owner.ts';
-import { describeType, findInPod, openFound, pathInPod, seekTo } from './paths.ts';
+import { describeType, findInPod, openFound, openHandle, pathInPod, placeInPod, seekTo } from './paths.ts';
 import { holdPlace, openInTable, processIn, refuseForeignProcess } from './process-paths.ts';
 
 const typeMask = 0o170000;
 const isPlace = (flags: number) => (flags & O.path) !== 0;
 
-function refuseMemory(file: OpenFile, context: DumpContext): void {
-  if (file.link.startsWith('/memfd:')) {
-    context.refuse(file, "memory files (memfd) can't be saved yet", 'a later podstream will');
+/** Where it is, or which object carries it. */
+function locate(
+  file: OpenFile,
+  context: DumpContext,
+): Pick<Records['regular'], 'path' | 'memfd' | 'unlinked'> {
+  const { path, unlinked } = file.stat.isFile()
+    ? placeInPod(file, context)
+    : { path: pathInPod(file, context), unlinked: false };
+  if (!unlinked) {
+    refuseForeignProcess(file, path, context);
+    return { path };
   }
+  const id = context.carry(file, path);
+  return memfdName(file.link) === undefined ? { path, unlinked: id } : { path, memfd: id };
 }
 
 export const regular: FileObject = {
   records: ['regular'],
   coverage:
-    'path, access mode, flags, position; the bytes stay in the file system, and type and size are checked at restart. Deleted or replaced files, memfd and what /proc shows of processes outside are refused',
+    'path, access mode, flags, position; the bytes stay in the file system, and type and size are checked at restart. A file that was deleted or replaced while it is open, and a memfd, travel with their bytes, holes, owner, mode, times and seals, and stay one file for all that have it open or mapped. Huge pages and what /proc shows of processes outside are refused',
 
   matches: (file) => file.stat.isFile() || isPlace(file.flags),
 
   dump(file, context) {
-    refuseMemory(file, context);
-    const path = pathInPod(file, context);
-    refuseForeignProcess(file, path, context);
     const { stat } = file;
     return [
       {
         name: 'regular',
         meta: {
           id: file.id,
-          path,
+          ...locate(file, context),
           flags: file.flags,
           position: BigInt(file.info.get('pos')?.[0] ?? 0),
           size: stat.size,
@@ -47,7 +58,9 @@ export const regular: FileObject = {
   restore(_name, meta, context) {
     const record = meta as Records['regular'];
     const { path } = record;
-    if (record.deleted === true || record.memfd !== undefined) {
+    const carrier = record.unlinked ?? record.memfd;
+    if (carrier !== undefined) return openCarried(record, carrier, context);
+    if (record.deleted === true) {
       context.refuse(
         `${path} was deleted while it was open, which this podstream can't bring back`,
         'update podstream',
@@ -81,12 +94,23 @@ export const regular: FileObject = {
   },
 };
 
+/** One more open file of an object that is there already. */
+function openCarried(record: Records['regular'], carrier: number, context: RestoreContext): void {
+  const { id, path, flags, position } = record;
+  const from = context.carrier(carrier);
+  if (isPlace(flags)) {
+    const { builder } = context;
+    const address = builder.putString(`/proc/self/fd/${from}`);
+    context.keep(id, builder.call('open', SYS.openat, AT_FDCWD, address, O.path));
+    return;
+  }
+  const fd = openHandle(from, path, flags, context);
+  seekTo(fd, position, path, context);
+  context.keep(id, fd);
+}
+
 /** A file that lacks bytes which the session had already passed is not the same file. */
-function checkSize(
-  record: Records['regular'],
-  found: bigint,
-  context: Parameters<FileObject['restore']>[2],
-): void {
+function checkSize(record: Records['regular'], found: bigint, context: RestoreContext): void {
   const { path, position, size } = record;
   if (size === undefined || found === size) return;
   const needed = position < size ? position : size;

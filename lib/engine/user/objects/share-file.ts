@@ -10,10 +10,15 @@ export interface Held {
 
 /** Give a task the open file of another (pidfd_getfd(2)), in place of what it has under `numbers`. */
 export function shareFile(source: Held, remote: Remote, numbers: readonly number[]): void {
+  replaceDescriptors(remote, fetchFile(source, remote), numbers);
+}
+
+/** A new descriptor of a task for the open file of another. */
+export function fetchFile(source: Held, remote: Remote): bigint {
   const pidfd = remote.call('pidfd_open', SYS.pidfd_open, source.pid, 0);
   const fd = remote.call('pidfd_getfd', SYS.pidfd_getfd, pidfd, source.fd, 0);
-  replaceDescriptors(remote, fd, numbers);
   remote.run([[SYS.close, pidfd]]);
+  return fd;
 }
 
 /** Put a descriptor at numbers in use, which keep their close-on-exec, and close it. */

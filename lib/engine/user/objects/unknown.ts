@@ -96,7 +96,7 @@ function refuseSocket(file: OpenFile, context: DumpContext): never {
 export const unknown: FileObject = {
   records: [],
   coverage:
-    'refused, each with what to do: internet, netlink, packet and other sockets, io_uring, userfaultfd, pidfd, memfd, fanotify, BPF, perf, KVM, and whatever else is not listed here',
+    'refused, each with what to do: internet, netlink, packet and other sockets, io_uring, userfaultfd, pidfd, fanotify, BPF, perf, KVM, and whatever else is not listed here',
 
   matches: () => true,
 

@@ -1,0 +1,323 @@
+/**
+ * What no path leads to and a session holds all the same: shared anonymous memory, memfd, and files that were
+ * unlinked while they are open, mapped or run. Each is one SHM record, whoever refers to it and how often, and its
+ * bytes follow as PAGES {shm}: so they are never whole in our memory.
+ *
+ * An object is known by device and inode. It is read through a descriptor of our own where we can get one: from an
+ * open file of the session, /proc/PID/exe, or /proc/PID/map_files (which takes CAP_CHECKPOINT_RESTORE). Otherwise
+ * through the mappings of it.
+ */
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, statfsSync } from 'node:fs';
+import { native } from '../../../native/index.ts';
+import type { Records } from '../../image/record.ts';
+import { PodError } from '../../stream/error.ts';
+import { F, pageSize, SYS } from './abi.ts';
+import type { PageSource } from './collect-memory.ts';
+import { codeOf, control } from './objects/local-calls.ts';
+import type { MappedArea } from './proc.ts';
+import { segmentName } from './segment-name.ts';
+
+interface Mapping {
+  pid: number;
+  start: bigint;
+  offset: bigint;
+  length: bigint;
+}
+
+interface Carrier {
+  id: number;
+  origin: Records['shm']['origin'];
+  /** As /proc shows it. */
+  link: string;
+  /** Our own descriptor, with an offset of its own. */
+  fd?: number;
+  stat?: BigIntStats;
+  name?: string;
+  path?: string;
+  mapped: Mapping[];
+  /** Who to blame when nothing can be read. */
+  owner: string;
+}
+
+export interface CarriedMemory {
+  records: { name: 'shm'; meta: Records['shm'] }[];
+  pages: PageSource[];
+}
+
+const memfdLink = /^\/memfd:(.*) \(deleted\)$/s;
+
+/** Name of a memfd by the path that /proc shows; undefined for any other file. */
+export function memfdName(link: string): string | undefined {
+  return memfdLink.exec(link)?.[1];
+}
+
+/** Shared anonymous memory, as mmap(2) made it or as a restart stands in for it. */
+export function isAnonymousShared(path: string): boolean {
+  return path === '/dev/zero (deleted)' || path.startsWith('[anon_shmem') || memfdName(path) === segmentName;
+}
+
+export class Carriers {
+  readonly #byKey = new Map<string, Carrier>();
+
+  /**
+   * The object behind an open file; `fd` is a descriptor of ours that shares the session's offset and is not moved.
+   * `path` is the path it had in the pod, `owner` names the descriptor in errors.
+   */
+  ofFile(fd: number, link: string, path: string, owner: string): number {
+    const stat = fstatSync(fd, { bigint: true });
+    const key = keyOf(stat);
+    const known = this.#byKey.get(key);
+    if (known?.fd !== undefined) return known.id;
+    const own = openAgain(fd);
+    if (known) {
+      if (own !== undefined) this.#adopt(known, own);
+      return known.id;
+    }
+    return this.#add(key, link, path, owner, own, stat).id;
+  }
+
+  /** The object behind a mapping. `opened`: what openMapping() gave for it; it is ours now. */
+  ofMapping(pid: number, area: MappedArea, opened: number | undefined, path: string, owner: string): number {
+    const stat = opened === undefined ? undefined : fstatSync(opened, { bigint: true });
+    const key = stat ? keyOf(stat) : (this.keyOfKnown(area, owner) ?? `${area.device}:${area.inode}`);
+    let carrier = this.#byKey.get(key);
+    if (!carrier) carrier = this.#add(key, area.path, path, owner, opened, stat);
+    else if (opened !== undefined) this.#adopt(carrier, opened);
+    carrier.mapped.push({ pid, start: area.start, offset: area.offset, length: area.end - area.start });
+    return carrier.id;
+  }
+
+  /**
+   * The key of a known object that a mapping is of, when that could not be opened. File systems that give their
+   * files another device, or another inode, than their mappings (btrfs, overlayfs) leave the name to go by.
+   */
+  keyOfKnown(area: MappedArea, owner: string): string | undefined {
+    const key = `${area.device}:${area.inode}`;
+    if (this.#byKey.has(key)) return key;
+    for (const [other, carrier] of this.#byKey) {
+      if (carrier.link !== area.path || other.startsWith(`${area.device}:`)) continue;
+      if (other.endsWith(`:${area.inode}`)) return other;
+      throw new PodError(
+        'cannot-checkpoint',
+        `${owner}: it can't be told whether it is the open file of the same name`,
+        'dump as root',
+      );
+    }
+    return undefined;
+  }
+
+  /** Shared anonymous memory: nobody has it open, and what nobody maps nobody can see. */
+  ofAnonymous(pid: number, area: MappedArea): number {
+    const key = `${area.device}:${area.inode}`;
+    const carrier = this.#byKey.get(key) ?? {
+      id: this.#byKey.size,
+      origin: 'anonymous',
+      link: area.path,
+      mapped: [],
+      owner: '',
+    };
+    this.#byKey.set(key, carrier);
+    carrier.mapped.push({ pid, start: area.start, offset: area.offset, length: area.end - area.start });
+    return carrier.id;
+  }
+
+  /** Records, and where their pages are; call close() when the pages were read. */
+  finish(): CarriedMemory {
+    const records: CarriedMemory['records'] = [];
+    const pages: PageSource[] = [];
+    for (const carrier of this.#byKey.values()) {
+      const found = carrier.fd === undefined ? throughMappings(carrier) : throughDescriptor(carrier);
+      records.push({ name: 'shm', meta: recordOf(carrier, found.size) });
+      pages.push(...found.pages);
+    }
+    return { records, pages };
+  }
+
+  close(): void {
+    for (const carrier of this.#byKey.values()) {
+      if (carrier.fd !== undefined) closeSync(carrier.fd);
+      delete carrier.fd;
+    }
+  }
+
+  #adopt(carrier: Carrier, fd: number): void {
+    if (carrier.fd !== undefined) closeSync(fd);
+    else Object.assign(carrier, { fd, stat: fstatSync(fd, { bigint: true }) });
+  }
+
+  #add(
+    key: string,
+    link: string,
+    path: string,
+    owner: string,
+    fd: number | undefined,
+    stat: BigIntStats | undefined,
+  ): Carrier {
+    const name = memfdName(link);
+    const refuse = (why: string, hint: string): never => {
+      if (fd !== undefined) closeSync(fd);
+      throw new PodError('cannot-checkpoint', `${owner}: ${why}`, hint);
+    };
+    if (name?.includes('\ufffd')) refuse('the name of the memory file is not UTF-8', 'give it another name');
+    if (fd !== undefined && isHuge(fd))
+      refuse("memory from huge pages can't be saved yet", 'run the program without huge pages');
+    const carrier: Carrier = {
+      id: this.#byKey.size,
+      origin: name === undefined ? 'unlinked' : 'memfd',
+      link,
+      ...(name === undefined ? { path } : { name }),
+      ...(fd === undefined ? {} : { fd }),
+      ...(stat ? { stat } : {}),
+      mapped: [],
+      owner,
+    };
+    this.#byKey.set(key, carrier);
+    return carrier;
+  }
+}
+
+/** Open the file behind an area; undefined when that takes a right we don't have. The caller closes it. */
+export function openMapping(pid: number, area: MappedArea): number | undefined {
+  const name = `${area.start.toString(16)}-${area.end.toString(16)}`;
+  return openQuietly(`/proc/${pid}/map_files/${name}`);
+}
+
+/** Device and inode as /proc/PID/maps writes them. */
+export function keyOf(stat: BigIntStats): string {
+  const hex = (number: bigint) => number.toString(16).padStart(2, '0');
+  const major = ((stat.dev >> 8n) & 0xfffn) | ((stat.dev >> 32n) & ~0xfffn);
+  const minor = (stat.dev & 0xffn) | ((stat.dev >> 12n) & ~0xffn);
+  return `${hex(major)}:${hex(minor)}:${stat.ino}`;
+}
+
+/** A descriptor of our own, with an offset of its own; undefined when the file can't be opened for reading. */
+function openAgain(fd: number): number | undefined {
+  return openQuietly(`/proc/self/fd/${fd}`);
+}
+
+/** For reading, and without a trace in its access time where we may. */
+export function openQuietly(path: string): number | undefined {
+  for (const more of [constants.O_NOATIME, 0]) {
+    try {
+      return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | more);
+    } catch (cause) {
+      if (codeOf(cause) !== 'EPERM') return undefined;
+    }
+  }
+  return undefined;
+}
+
+const hugetlbfs = 0x958458f6n;
+
+function isHuge(fd: number): boolean {
+  return statfsSync(`/proc/self/fd/${fd}`, { bigint: true }).type === hugetlbfs;
+}
+
+function recordOf(carrier: Carrier, size: bigint): Records['shm'] {
+  const { id, origin, stat, fd, name, path } = carrier;
+  return {
+    id,
+    size,
+    origin,
+    ...(name === undefined ? {} : { name }),
+    ...(path === undefined ? {} : { path }),
+    ...(origin === 'memfd' && fd !== undefined ? { seals: control(fd, F.getSeals) } : {}),
+    ...(stat && origin !== 'anonymous'
+      ? {
+          mode: Number(stat.mode),
+          uid: Number(stat.uid),
+          gid: Number(stat.gid),
+          atimeNs: stat.atimeNs,
+          mtimeNs: stat.mtimeNs,
+        }
+      : {}),
+  };
+}
+
+function throughDescriptor(carrier: Carrier): { size: bigint; pages: PageSource[] } {
+  const { size } = carrier.stat!;
+  const page = BigInt(pageSize);
+  const end = ((size + page - 1n) / page) * page;
+  const source = { key: { shm: carrier.id }, fd: carrier.fd!, start: 0n, end, shift: 0n };
+  return { size, pages: size === 0n ? [] : [{ ...source, wanted: 'all' }] };
+}
+
+/** What is mapped of it by anybody, each part once. Pages another process put there need not be in a page table. */
+function throughMappings(carrier: Carrier): { size: bigint; pages: PageSource[] } {
+  if (carrier.mapped.length === 0) {
+    throw new PodError(
+      'cannot-checkpoint',
+      `${carrier.owner}: its bytes can't be read: it has no name, and is not open for reading`,
+      'dump as the owner of the file, or as root',
+    );
+  }
+  const pages: PageSource[] = [];
+  let covered = 0n;
+  for (const each of carrier.mapped.sort((a, b) => Number(a.offset - b.offset))) {
+    const from = each.offset > covered ? each.offset : covered;
+    const to = each.offset + (carrier.origin === 'anonymous' ? each.length : readableLength(each.pid, each));
+    if (to <= from) continue;
+    const start = each.start + (from - each.offset);
+    pages.push({
+      key: { shm: carrier.id },
+      pid: each.pid,
+      start,
+      end: start + (to - from),
+      shift: from - start,
+      wanted: 'all',
+    });
+    covered = to;
+  }
+  return { size: covered, pages };
+}
+
+/** Bytes of a mapping that lie before the end of what is mapped, in whole pages: behind it reading is a fault. */
+export function readableLength(pid: number, range: { start: bigint; length: bigint }): bigint {
+  const page = BigInt(pageSize);
+  const byte = new Uint8Array(1);
+  const readable = (index: bigint) => {
+    try {
+      native().readMemory(pid, range.start + index * page, byte);
+      return true;
+    } catch (cause) {
+      if (codeOf(cause) !== 'EFAULT' && codeOf(cause) !== 'EIO') throw cause;
+      return false;
+    }
+  };
+  let low = 0n;
+  let high = range.length / page;
+  if (readable(high - 1n)) return range.length;
+  while (low < high) {
+    const middle = (low + high) / 2n;
+    if (readable(middle)) low = middle + 1n;
+    else high = middle;
+  }
+  return low * page;
+}
+
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+/** Where a file has data between two offsets, in whole pages; undefined when its file system can't say. */
+export function dataRanges(fd: number, low: bigint, high: bigint): bigint[] | undefined {
+  const page = BigInt(pageSize);
+  const ranges: bigint[] = [];
+  try {
+    for (let at = low; at < high; ) {
+      const data = native().syscall(SYS.lseek, fd, at, SEEK_DATA);
+      if (data >= high) break;
+      const hole = native().syscall(SYS.lseek, fd, data, SEEK_HOLE);
+      const to = hole < high ? hole : high;
+      const from = data & ~(page - 1n);
+      // Blocks may be smaller than pages: two pieces of data in one page are one.
+      if (ranges.at(-1)! > from) ranges.pop();
+      else ranges.push(from);
+      ranges.push((to + page - 1n) & ~(page - 1n));
+      at = to;
+    }
+  } catch (cause) {
+    // ENXIO: nothing but a hole from here on.
+    if (codeOf(cause) !== 'ENXIO') return undefined;
+  }
+  return ranges;
+}
