@@ -13,6 +13,7 @@ import {
   relocateFs,
   relocatePath,
   relocatePod,
+  relocateRegular,
   relocateSocket,
   relocateWatches,
 } from '../lib/image/relocate/records.ts';
@@ -36,6 +37,8 @@ function relocate(item: Item, rules: PathRules): object {
     case 'unix-socket':
       return relocateSocket(item.record('unix-socket'), rules);
     case 'regular':
+      return relocateRegular(item.record('regular'), rules);
+    case 'shm':
     case 'directory':
     case 'device':
     case 'pipe':
@@ -73,6 +76,7 @@ export const filter = defineFilter({
     'mm',
     'areas',
     'fs',
+    'shm',
     'regular',
     'directory',
     'device',

@@ -126,7 +126,8 @@ class Upgrade {
       case 'epoll':
       case 'timerfd':
       case 'signalfd':
-      case 'inotify': {
+      case 'inotify':
+      case 'shm': {
         const found = findNewObject(item.name, item.record(item.name));
         if (found) throw notOf24(found.object, found.what);
         return [item];
@@ -318,6 +319,7 @@ export const filter = defineFilter({
     'timerfd',
     'signalfd',
     'inotify',
+    'shm',
     'process',
     'thread',
   ],

@@ -129,7 +129,7 @@ export class ReferenceChecker {
     if (isOpenFile(frame.kind)) {
       const kind = kindName(frame.kind) as OpenFileKind;
       const file = { kind, record: readRecord(kind, frame) } as Parameters<FilesCheck['object']>[0];
-      files.object(file, (id) => memory.hasShm(id));
+      files.object(file, (id) => memory.originOf(id));
     }
   }
 

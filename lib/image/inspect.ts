@@ -98,7 +98,8 @@ export class ImageInspector {
         this.#addAreas(readRecord('areas', frame));
         break;
       case 'shm': {
-        const { id, origin, size, name: label = '' } = readRecord('shm', frame);
+        const { id, origin, size, name, path } = readRecord('shm', frame);
+        const label = name ?? path ?? '';
         bound(this.#shared.size, bounds.sharedMemory, 'shared memory objects');
         this.#shared.set(id, { id, origin, name: label, size, saved: 0 });
         break;
@@ -154,7 +155,13 @@ export class ImageInspector {
 
   #addSpace(mm: Records['mm']): void {
     bound(this.#spaces.size, bounds.addressSpaces, 'address spaces');
-    this.#spaces.set(mm.id, { id: mm.id, exe: mm.exe.path, areas: [], size: 0n, saved: 0 });
+    this.#spaces.set(mm.id, {
+      id: mm.id,
+      exe: mm.exeShm === undefined ? mm.exe.path : `${mm.exe.path} (deleted)`,
+      areas: [],
+      size: 0n,
+      saved: 0,
+    });
   }
 
   #addAreas({ mm, areas }: Records['areas']): void {
@@ -278,6 +285,10 @@ function describeFile<Kind extends (typeof openFileKinds)[number]>(kind: Kind, g
   const path = typeof record.path === 'string' ? record.path : '';
   switch (kind) {
     case 'regular':
+      if (record.memfd !== undefined)
+        return `memfd of shm ${String(record.memfd)} at ${String(record.position)}`;
+      if (record.unlinked !== undefined)
+        return `${path} (deleted) of shm ${String(record.unlinked)} at ${String(record.position)}`;
       return `${path}${record.deleted ? ' (deleted)' : ''} at ${String(record.position)}`;
     case 'pipe':
       return path ? `fifo ${path}` : `${String(record.capacity)} bytes`;

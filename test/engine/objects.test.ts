@@ -7,6 +7,8 @@ import {
   chmodSync,
   closeSync,
   constants,
+  fstatSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -18,6 +20,7 @@ import {
   rmSync,
   statSync,
   unlinkSync,
+  utimesSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -174,18 +177,89 @@ t.test('regular files', async (t) => {
     const fd = openSync(path, 'r');
     renameSync(path, `${path}.moved`);
     roundTrip(t, [fd]);
-    write('y');
-    renameSync(path, `${path}.moved`);
-    refuses(t, [fd], /deleted/);
+    const pathOf = () => (dump(fd).records[0]!.meta as { path: string }).path;
+    t.equal(pathOf(), `${path}.moved`, 'found under its new name');
+    linkSync(`${path}.moved`, `${path}.other`);
     unlinkSync(`${path}.moved`);
-    refuses(t, [fd], /deleted/);
+    t.equal(pathOf(), `${path}.other`, 'and under another in the same folder');
+    mkdirSync(`${path}.away`);
+    linkSync(`${path}.other`, `${path}.away/x`);
+    unlinkSync(`${path}.other`);
+    refuses(t, [fd], /another name elsewhere/);
+    rmSync(`${path}.away`, { recursive: true });
     close(fd);
-    const memory = call(SYS.memfd_create, Buffer.from('name\0'), 0);
-    refuses(t, [memory], /memfd/);
-    close(memory);
     const own = openSync(`/proc/${process.ppid}/maps`, 'r');
     refuses(t, [own], /shows a process/);
     close(own);
+  });
+
+  t.test('without a name: bytes, holes and attributes', async (t) => {
+    write('');
+    const fd = openSync(path, 'r+');
+    const reader = openSync(path, 'r');
+    writeSync(fd, 'far away', 1 << 20);
+    readSync(reader, new Uint8Array(3));
+    chmodSync(path, 0o4751);
+    utimesSync(path, 1_000_000_000, 1_100_000_000);
+    unlinkSync(path);
+    const { records } = dump(fd, reader);
+    t.equal(records.filter(({ name }) => name === 'shm').length, 1, 'one file, however often it is open');
+    const builder = restore(records);
+    const [again, other] = [builder.take(0), builder.take(1)] as [number, number];
+    const status = fstatSync(again);
+    t.match(status, { nlink: 0, size: (1 << 20) + 8, mode: 0o104751, atimeMs: 1e12, mtimeMs: 1.1e12 });
+    t.ok(status.blocks * 512 < 1 << 20, 'the hole stays');
+    t.equal(fstatSync(other).ino, status.ino, 'one file again');
+    t.equal(readlinkSync(`/proc/self/fd/${again}`).startsWith(`${folder}/`), true, 'in its folder');
+    const bytes = new Uint8Array(8);
+    readSync(other, bytes, 0, 8, 1 << 20);
+    t.equal(Buffer.from(bytes).toString(), 'far away');
+    t.equal(call(SYS.lseek, other, 0, 1), 3);
+    t.throws(() => writeSync(other, 'x'), { code: 'EBADF' });
+    t.same(builder.warnings, []);
+    t.same(readdirSync(folder), [], 'no name was left');
+    close(fd, reader);
+  });
+
+  t.test('without a name and without its folder', async (t) => {
+    mkdirSync(`${path}.folder`);
+    const fd = openSync(`${path}.folder/file`, 'w+');
+    writeSync(fd, 'bytes');
+    rmSync(`${path}.folder`, { recursive: true });
+    const builder = restore(dump(fd).records);
+    t.match(builder.warnings, [/lies in \/var\/tmp now/]);
+    t.equal(readFileSync(`/proc/self/fd/${builder.take(0)}`, 'utf8'), 'bytes');
+    close(fd);
+  });
+
+  t.test('written to, and closed to readers', async (t) => {
+    write('secret');
+    const fd = openSync(path, 'a');
+    chmodSync(path, 0o200);
+    unlinkSync(path);
+    const { records } = dump(fd);
+    t.match(records.at(-1), { name: 'pages', data: Buffer.from('secret\0') });
+    close(fd);
+  });
+
+  t.test('memory files', async (t) => {
+    const memory = call(SYS.memfd_create, Buffer.from('../name\0'), 2);
+    writeSync(memory, 'abc');
+    const seals = 0x1e;
+    control(memory, 1033, seals);
+    const { records } = dump(memory);
+    t.match(records[0], { name: 'shm', meta: { origin: 'memfd', name: '../name', size: 3n, seals } });
+    const again = restore(records).take(0);
+    t.equal(control(again, 1034), seals);
+    t.equal(readlinkSync(`/proc/self/fd/${again}`), '/memfd:../name (deleted)');
+    t.throws(() => writeSync(again, 'x'), { code: 'EPERM' });
+    t.equal(readFileSync(`/proc/self/fd/${again}`, 'utf8'), 'abc');
+    const plain = call(SYS.memfd_create, Buffer.from('\0'), 0);
+    const other = restore(dump(plain).records).take(0);
+    t.equal(control(other, 1034), 1, 'what could not be sealed still can not');
+    const huge = call(SYS.memfd_create, Buffer.from('huge\0'), 4);
+    refuses(t, [huge], /huge pages/);
+    close(memory, plain, huge);
   });
 
   t.test('open nothing for writing that was not', async (t) => {

@@ -58,6 +58,8 @@ const image = (): r.Entry[] => {
     at,
     0,
     { kind: 'regular', meta: { id: 10, path: '/old/data', flags: 2, position: 0n } },
+    { kind: 'regular', meta: { id: 21, path: '/old/gone', unlinked: 1, flags: 2, position: 0n } },
+    { kind: 'regular', meta: { id: 22, path: '/memfd:/old', memfd: 2, flags: 2, position: 0n } },
     { kind: 'directory', meta: { id: 11, path: '/old', flags: 0, position: 0n } },
     { kind: 'device', meta: { id: 12, path: '/old/null', flags: 0, rdev: 0x103n, position: 0n } },
     { kind: 'pipe', meta: { id: 13, capacity: 4096, path: '/old/fifo' } },
@@ -79,6 +81,12 @@ const image = (): r.Entry[] => {
     socket(19, bytes('\0/old/abstract')),
     socket(20, bytes('old/relative')),
     { kind: 'content', meta: { file: 13 }, data: bytes('/old/ in a pipe stays') },
+  );
+  list.splice(
+    list.findIndex((each) => each.kind === 'mm'),
+    0,
+    { kind: 'shm', meta: { id: 1, size: 1n, origin: 'unlinked', path: '/old/gone' } },
+    { kind: 'shm', meta: { id: 2, size: 1n, origin: 'memfd', name: '/old' } },
   );
   return list.map((each) => {
     if (each.kind === 'fs') return { ...each, meta: { ...each.meta, cwd: '/old/dir', root: '/old' } };
@@ -103,7 +111,14 @@ const image = (): r.Entry[] => {
 
 t.test('every path of an image', async (t) => {
   const after = relocate(image(), '/old=/new/place');
-  t.equal(r.metaOf(after, 'regular').path, '/new/place/data');
+  t.same(
+    r.metasOf(after, 'regular').map((each) => each.path),
+    ['/new/place/data', '/new/place/gone', '/memfd:/old'],
+  );
+  t.same(
+    r.metasOf(after, 'shm').map((each) => each.path),
+    ['/new/place/gone', undefined],
+  );
   t.equal(r.metaOf(after, 'directory').path, '/new/place');
   t.same(
     r.metasOf(after, 'device').map((each) => each.path),
@@ -199,7 +214,7 @@ t.test('as a program: warns when nothing matched, exit 2 without a rule', async 
   const done = run('/old=/new', '/never=/ever');
   t.equal(done.status, 0);
   t.equal(done.stderr.toString(), 'pod-filter-relocate: warning: nothing in the image is under "/never"\n');
-  t.equal(r.metaOf(r.readImage(done.stdout), 'regular').path, '/new/data');
+  t.equal(r.metasOf(r.readImage(done.stdout), 'regular')[0]!.path, '/new/data');
   for (const words of [[], ['/a'], ['a=b']]) {
     const refused = run(...words);
     t.equal(refused.status, 2, words.join(' '));

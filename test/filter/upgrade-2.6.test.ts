@@ -505,7 +505,7 @@ t.test('what 2.4 cannot have had is damage', async (t) => {
 t.test('what is read ahead is bounded', async (t) => {
   const shm = Array.from({ length: 600 }, (_each, id) => ({
     kind: 'shm' as const,
-    meta: { id, size: 1n, origin: 'memfd', name: 'x'.repeat(200), pad: new Uint8Array(60_000) },
+    meta: { id, size: 1n, origin: 'anonymous', name: 'x'.repeat(200), pad: new Uint8Array(60_000) },
   }));
   const image = r.simpleImage('2.4');
   image.splice(3, 0, ...shm);

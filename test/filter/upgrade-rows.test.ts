@@ -275,6 +275,8 @@ t.test('new objects and owners', async (t) => {
   });
   t.match(found('process', { childSubreaper: true }), { object: 'process 5' });
   t.match(findNewObject('epoll', { id: 7, flags: 0, entries: [] }), { feature: 'epoll', object: 'epoll 7' });
+  t.match(findNewObject('shm', { id: 3, size: 1n, origin: 'memfd' }), { feature: 'memfd', object: 'shm 3' });
+  t.equal(findNewObject('shm', { id: 3, size: 1n, origin: 'unlinked', path: '/x' }), undefined);
 
   const file = { owner: { type: 1, pid: 9, signal: 0 } };
   t.equal(

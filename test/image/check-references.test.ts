@@ -48,6 +48,16 @@ const regular = (id: number, more: object = {}): r.Entry => ({
   kind: 'regular',
   meta: { id, path: '/data', flags: 2, position: 0n, ...more },
 });
+const shm = (id: number, more: object = {}): r.Entry => ({
+  kind: 'shm',
+  meta: { id, size: 5000n, origin: 'memfd', ...more },
+});
+const unlinked = shm(2, { origin: 'unlinked', path: '/tmp/gone' });
+/** An image with a shared memory object before all else of its memory. */
+const withShm = (object: r.Entry, image: readonly r.Entry[]): r.Entry[] => {
+  const at = image.findIndex(({ kind }) => kind === 'shm' || kind === 'mm');
+  return [...image.slice(0, at), object, ...image.slice(at)];
+};
 const socket = (id: number, more: object = {}): r.Entry => ({
   kind: 'unix-socket',
   meta: { id, flags: 2, type: 'stream', state: 'pair', ...more },
@@ -81,7 +91,9 @@ t.test('images that fit', async (t) => {
       r.treeEntry(5, { ppid: 0, pgid: 0, sid: 0 }),
     ),
     { kind: 'shm', meta: { id: 1, size: 5000n, origin: 'memfd' } } as r.Entry,
+    unlinked,
     r.mm(1, {
+      exeShm: 2,
       vdso: { start: 0x7ffff0006000n, size: 0x2000n, vvarStart: 0x7ffff0000000n, vvarSize: 0x6000n },
     }),
     {
@@ -93,6 +105,7 @@ t.test('images that fit', async (t) => {
           r.anonymous(0x21000n, 1),
           r.anonymous(0x30000n, 2, { kind: 'shm', shm: 1, offset: 0n, shared: true }),
           r.anonymous(0x40000n, 1, { kind: 'file', offset: 0n, deletedFile: 9 }),
+          r.anonymous(0x50000n, 1, { kind: 'shm', shm: 2, offset: 0n }),
         ],
       },
     } as r.Entry,
@@ -117,6 +130,7 @@ t.test('images that fit', async (t) => {
     socket(5, { type: 'dgram', state: 'connected', peer: 6 }),
     socket(6, { type: 'dgram', state: 'unconnected', address: new TextEncoder().encode('/run/log') }),
     regular(7, { memfd: 1, path: '/memfd:x' }),
+    regular(10, { unlinked: 2 }),
     {
       kind: 'epoll',
       meta: { id: 8, flags: 2, entries: [{ fd: 3, file: 3, events: 1, data: 0n }] },
@@ -341,6 +355,26 @@ t.test('images that do not fit are damaged, and the message names what', async (
     ],
     ['peer that is no socket', before('fs', socket(5, { peer: 1 })), /another/],
     ['memfd of nothing', before('fs', regular(5, { memfd: 1 })), /shared memory 1/],
+    ['unlinked file of nothing', before('fs', regular(5, { unlinked: 1 })), /shared memory 1/],
+    [
+      'unlinked file of a memfd',
+      withShm(shm(1), before('fs', regular(5, { unlinked: 1 }))),
+      /as unlinked, which is memfd/,
+    ],
+    [
+      'both a memfd and unlinked',
+      withShm(shm(1), withShm(unlinked, before('fs', regular(5, { memfd: 1, unlinked: 2 })))),
+      /both/,
+    ],
+    ['unlinked memory without a path', before('mm', shm(1, { origin: 'unlinked' })), /no path/],
+    ['anonymous memory with a path', before('mm', shm(1, { origin: 'anonymous', path: '/x' })), /a path/],
+    ['climbing unlinked file', before('mm', shm(1, { origin: 'unlinked', path: '/a/../b' })), /'\.\.'/],
+    ['executable in nothing', withMeta('mm', { exeShm: 4 }), /shared memory 4/],
+    [
+      'executable in anonymous memory',
+      withShm(shm(1, { origin: 'anonymous' }), withMeta('mm', { exeShm: 1 })),
+      /no file/,
+    ],
     [
       'signal 0',
       withMeta('handlers', { actions: [{ signal: 0, handler: 1n, flags: 0n, restorer: 0n, mask: 0n }] }),

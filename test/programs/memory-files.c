@@ -10,7 +10,7 @@
 #define FILE_SIZE (FILE_PAGES * PAGE + TAIL)
 
 static pod_path_t data_path, code_path, shared_path;
-static unsigned char *clean, *dirty, *readonly, *past_end, *shared, *shared_readonly, *shared_never, *program;
+static unsigned char *clean, *dirty, *zeroed, *readonly, *past_end, *shared, *shared_readonly, *shared_never, *program;
 static struct timespec data_time;
 
 static void make_file(pod_path_t path, const char *name, uint64_t seed) {
@@ -54,6 +54,8 @@ static void check_contents(void) {
 	CHECK_PATTERN(dirty + 3 * PAGE, PAGE - 8, 1 + 7 * PAGE);
 	CHECK(memcmp(dirty + 4 * PAGE - 8, "changed!", 8) == 0);
 	CHECK_PATTERN(dirty + 4 * PAGE, 4 * PAGE, 1 + 8 * PAGE);
+	for (size_t at = 0; at < PAGE; at++) EQUAL(zeroed[at], 0);
+	CHECK_PATTERN(zeroed + PAGE, PAGE, 1 + 7 * PAGE);
 	CHECK_PATTERN(shared, 8 * PAGE, 60);
 	CHECK_PATTERN(shared_readonly, 8 * PAGE, 60);
 	EQUAL(((int (*)(void))program)(), 99);
@@ -125,6 +127,8 @@ int main(int argc, char **argv) {
 	dirty = map(data_path, O_RDONLY, 8 * PAGE, private_rw, MAP_PRIVATE, 4 * PAGE);
 	pod_fill(dirty + PAGE, 2 * PAGE, 50);
 	memcpy(dirty + 4 * PAGE - 8, "changed!", 8);
+	zeroed = map(data_path, O_RDONLY, 2 * PAGE, private_rw, MAP_PRIVATE, 6 * PAGE);
+	memset(zeroed, 0, PAGE);
 	readonly = map(data_path, O_RDONLY, PAGE, PROT_READ, MAP_PRIVATE, PAGE);
 	past_end = map(data_path, O_RDONLY, PAGE, private_rw, MAP_PRIVATE, FILE_PAGES * PAGE);
 	past_end[TAIL] = 7;
@@ -147,6 +151,7 @@ int main(int argc, char **argv) {
 	pod_ready();
 
 	if (pod_break("clean")) clean[3 * PAGE] ^= 1;
+	if (pod_break("zeroed")) CHECK(madvise(zeroed, PAGE, MADV_DONTNEED) == 0);
 	if (pod_break("dirty")) CHECK(madvise(dirty + PAGE, PAGE, MADV_DONTNEED) == 0);
 	if (pod_break("leak")) {
 		fd = MUST(open(data_path, O_WRONLY));

@@ -7,6 +7,7 @@ import { fstatSync, readdirSync, readFileSync, readlinkSync, readSync } from 'no
 import { F, O, PTRACE } from '../../lib/engine/user/abi.ts';
 import { SegmentBuilder } from '../../lib/engine/user/build-segments.ts';
 import { Carriers } from '../../lib/engine/user/carriers.ts';
+import { findPages } from '../../lib/engine/user/collect-memory.ts';
 import { Injector, readThreadState } from '../../lib/engine/user/inject.ts';
 import type {
   DumpContext,
@@ -104,10 +105,14 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
     }
     const carried = carriers.finish();
     records.unshift(...carried.records);
-    for (const { key, fd, end } of carried.pages) {
-      const data = new Uint8Array(Number(end));
-      readSync(fd!, data, 0, data.length, 0);
-      records.push({ name: 'pages', meta: { ...key, addr: 0n }, data });
+    for (const source of carried.pages) {
+      const ranges = findPages(source);
+      for (let index = 0; index < ranges.length; index += 2) {
+        const [addr, end] = [ranges[index]!, ranges[index + 1]!];
+        const data = new Uint8Array(Number(end - addr));
+        readSync(source.fd!, data, 0, data.length, addr);
+        records.push({ name: 'pages', meta: { ...source.key, addr }, data });
+      }
     }
     for (const { name, meta } of records) checkRecord(name, meta, `record ${name}`);
     return { records, losses };

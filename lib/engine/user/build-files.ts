@@ -165,8 +165,8 @@ export class FileBuilder {
   #pathOf(id: number): string | undefined {
     const object = this.#image.objects.find(({ record }) => record.id === id);
     if (object?.name !== 'regular' && object?.name !== 'directory') return undefined;
-    const { path, deleted, memfd } = object.record as Records['regular'];
-    return deleted || memfd !== undefined ? undefined : path;
+    const { path, deleted, memfd, unlinked } = object.record as Records['regular'];
+    return deleted || memfd !== undefined || unlinked !== undefined ? undefined : path;
   }
 
   #descriptor(id: number): number {

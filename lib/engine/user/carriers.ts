@@ -14,7 +14,7 @@ import { PodError } from '../../stream/error.ts';
 import { F, pageSize, SYS } from './abi.ts';
 import type { PageSource } from './collect-memory.ts';
 import { codeOf, control } from './objects/local-calls.ts';
-import type { MappedArea } from './proc.ts';
+import { inodeName, type MappedArea } from './proc.ts';
 import { segmentName } from './segment-name.ts';
 
 interface Mapping {
@@ -182,13 +182,8 @@ export function openMapping(pid: number, area: MappedArea): number | undefined {
   return openQuietly(`/proc/${pid}/map_files/${name}`);
 }
 
-/** Device and inode as /proc/PID/maps writes them. */
-export function keyOf(stat: BigIntStats): string {
-  const hex = (number: bigint) => number.toString(16).padStart(2, '0');
-  const major = ((stat.dev >> 8n) & 0xfffn) | ((stat.dev >> 32n) & ~0xfffn);
-  const minor = (stat.dev & 0xffn) | ((stat.dev >> 12n) & ~0xffn);
-  return `${hex(major)}:${hex(minor)}:${stat.ino}`;
-}
+/** Device and inode as /proc/PID/maps has them. */
+export const keyOf = (stat: BigIntStats): string => inodeName(stat.dev, stat.ino);
 
 /** A descriptor of our own, with an offset of its own; undefined when the file can't be opened for reading. */
 function openAgain(fd: number): number | undefined {

@@ -116,6 +116,15 @@ export function readDescriptorLink(pid: number, fd: number): string {
   return readlinkSync(`/proc/${pid}/fd/${fd}`);
 }
 
+/** Device and inode as /proc/PID/maps and /proc/locks have them: `fe:00:2150981`. */
+export function inodeName(dev: bigint, ino: bigint): string {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
+  return `${hex(major)}:${hex(minor)}:${ino}`;
+}
+
+const hex = (value: bigint) => value.toString(16).padStart(2, '0');
+
 /** A name for messages: `node (pid 17)`. */
 export function describeProcess(pid: number): string {
   try {

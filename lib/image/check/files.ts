@@ -14,6 +14,8 @@ interface Container {
   file: boolean;
 }
 
+type OriginOf = (id: number) => Records['shm']['origin'] | undefined;
+
 const kindNumbers: readonly number[] = openFileKinds.map((kind) => kinds[kind]);
 
 /** Whether a frame's kind is in the open-file id space. */
@@ -38,14 +40,14 @@ export class FilesCheck {
   #table: { id: number; last: number } | undefined;
   #lockCount = 0;
 
-  /** `hasShm` tells whether a shared memory object was defined. */
-  object(file: OpenFile, hasShm: (id: number) => boolean): void {
+  /** `originOf` tells of a shared memory object how it was made, if it was defined. */
+  object(file: OpenFile, originOf: OriginOf): void {
     const { id } = file.record;
     const name = `${file.kind} ${id}`;
     // Before it is defined: an object that names itself names what does not exist.
     switch (file.kind) {
       case 'regular':
-        this.#regular(name, file.record, hasShm);
+        this.#regular(name, file.record, originOf);
         break;
       case 'directory':
       case 'device':
@@ -155,13 +157,20 @@ export class FilesCheck {
     for (const [id, name] of this.#later) this.#ids.require(id, name);
   }
 
-  #regular(name: string, record: Records['regular'], hasShm: (id: number) => boolean): void {
+  #regular(name: string, record: Records['regular'], originOf: OriginOf): void {
     checkPath(record.path, name);
-    if (record.memfd !== undefined) {
-      if (!hasShm(record.memfd))
-        throw damaged(`${name} names shared memory ${record.memfd}, which is not defined before it`);
-      return;
+    for (const origin of ['memfd', 'unlinked'] as const) {
+      const id = record[origin];
+      if (id === undefined) continue;
+      const found = originOf(id);
+      if (found === undefined)
+        throw damaged(`${name} names shared memory ${id}, which is not defined before it`);
+      if (found !== origin)
+        throw damaged(`${name} names shared memory ${id} as ${origin}, which is ${found}`);
     }
+    if (record.memfd !== undefined && record.unlinked !== undefined)
+      throw damaged(`${name} is both a memfd and an unlinked file`);
+    if (record.memfd !== undefined || record.unlinked !== undefined) return;
     if (!record.deleted) return;
     const size = record.size ?? 0n;
     if (size > bounds.objectSize) throw beyond(`an unlinked file of ${size} bytes`, bounds.objectSize);

@@ -18,7 +18,7 @@ export class MemoryCheck {
   readonly #hello: Records['hello'];
   readonly #page: bigint;
   readonly #ceiling: bigint;
-  readonly #shm = new Map<number, bigint>();
+  readonly #shm = new Map<number, Pick<Records['shm'], 'size' | 'origin'>>();
   readonly #spaces = new Map<number, AddressSpace>();
   /** Unlinked mapped files: objects that must turn up later, by id. */
   readonly #carriers = new Set<number>();
@@ -33,8 +33,9 @@ export class MemoryCheck {
     this.#ceiling = addressCeiling(hello.arch);
   }
 
-  hasShm(id: number): boolean {
-    return this.#shm.has(id);
+  /** How a shared memory object was made; undefined when there is none of this id. */
+  originOf(id: number): Records['shm']['origin'] | undefined {
+    return this.#shm.get(id)?.origin;
   }
 
   hasAddressSpace(id: number): boolean {
@@ -47,12 +48,15 @@ export class MemoryCheck {
   }
 
   shm(record: Records['shm']): void {
-    const { id, size } = record;
+    const { id, size, origin, path } = record;
     if (this.#shm.has(id)) throw damaged(`shared memory ${id} is defined twice`);
     if (this.#shm.size >= bounds.sharedMemory)
       throw beyond(`${this.#shm.size + 1} shared memory objects`, bounds.sharedMemory);
     if (size > bounds.objectSize) throw beyond(`shared memory of ${size} bytes`, bounds.objectSize);
-    this.#shm.set(id, size);
+    if (path !== undefined) checkPath(path, `shared memory ${id}`);
+    if ((path === undefined) === (origin === 'unlinked'))
+      throw damaged(`shared memory ${id} is ${origin} and has ${path === undefined ? 'no' : 'a'} path`);
+    this.#shm.set(id, { size, origin });
   }
 
   mm(record: Records['mm']): void {
@@ -62,6 +66,13 @@ export class MemoryCheck {
     if (this.#spaces.size >= bounds.addressSpaces)
       throw beyond(`${this.#spaces.size + 1} address spaces`, bounds.addressSpaces);
     checkPath(record.exe.path, `the executable of ${name}`);
+    const { exeShm } = record;
+    if (exeShm !== undefined) {
+      const origin = this.originOf(exeShm);
+      if (origin === undefined)
+        throw damaged(`${name} runs shared memory ${exeShm}, which is not defined before it`);
+      if (origin === 'anonymous') throw damaged(`${name} runs shared memory ${exeShm}, which is no file`);
+    }
     for (const key of ['Code', 'Data'] as const)
       this.#range(record[`start${key}`], record[`end${key}`], `${name}: its ${key.toLowerCase()}`, false);
     this.#range(record.startBrk, record.brk, `${name}: its heap`, false);
@@ -96,7 +107,7 @@ export class MemoryCheck {
     if (addr % this.#page !== 0n || length === 0 || BigInt(length) % this.#page !== 0n)
       throw damaged(`pages at ${hex(addr)} of ${owner} are not whole pages`);
     if (record.shm !== undefined) {
-      const size = this.#shm.get(record.shm);
+      const size = this.#shm.get(record.shm)?.size;
       if (size === undefined) throw damaged(`pages name ${owner}, which is not defined before them`);
       if (addr + BigInt(length) > this.#roundUp(size))
         throw damaged(`pages at ${hex(addr)} are beyond ${owner}`);

@@ -17,6 +17,11 @@ export function relocatePath<Located extends { id: number; path?: string }>(
   return path === record.path ? record : { ...record, path };
 }
 
+/** A memfd has a name, no path. */
+export function relocateRegular(regular: Records['regular'], rules: PathRules): Records['regular'] {
+  return regular.memfd === undefined ? relocatePath(regular, 'regular', rules) : regular;
+}
+
 export function relocatePod(pod: Records['pod'], rules: PathRules): Records['pod'] {
   const root = rules.apply(pod.root, 'the root of the session');
   return root === pod.root ? pod : { ...pod, root };
@@ -29,6 +34,7 @@ export function relocateFs(fs: Records['fs'], rules: PathRules): Records['fs'] {
 }
 
 export function relocateExecutable(mm: Records['mm'], rules: PathRules): Records['mm'] {
+  if (mm.exe.path.startsWith('/memfd:')) return mm;
   const path = rules.apply(mm.exe.path, `the executable of address space ${mm.id}`);
   return path === mm.exe.path ? mm : { ...mm, exe: { ...mm.exe, path } };
 }

@@ -29,6 +29,7 @@ export const kindsWithNews = [
   'timerfd',
   'signalfd',
   'inotify',
+  'shm',
   'process',
   'thread',
 ] as const satisfies readonly KindName[];
@@ -45,7 +46,12 @@ export function findNewObject<Kind extends KindWithNews>(
     const [feature, what] = whole;
     return { feature, object: `${kind} ${(record as Records['epoll']).id}`, what };
   }
+  if (kind === 'shm') return inMemory(record as Records['shm']);
   return kind === 'process' ? inProcess(record as Records['process']) : inThread(record as Records['thread']);
+}
+
+function inMemory({ id, origin }: Records['shm']): NewObject | undefined {
+  return origin === 'memfd' ? { feature: 'memfd', object: `shm ${id}`, what: 'a memory file' } : undefined;
 }
 
 function inProcess(process: Records['process']): NewObject | undefined {

@@ -8,7 +8,7 @@
 import { fstatSync, readFileSync } from 'node:fs';
 import type { Records } from '../../../image/record.ts';
 import { F, SYS } from '../abi.ts';
-import { describeProcess, readStatus } from '../proc.ts';
+import { describeProcess, inodeName, readStatus } from '../proc.ts';
 import type { Remote } from '../remote.ts';
 import type { DumpContext, OpenFile, OutRecord, RestoreContext } from './file-object.ts';
 import { borrow, closeLocal, errnoName } from './local-calls.ts';
@@ -254,15 +254,6 @@ function findHolder(file: number, context: RestoreContext): string {
     closeLocal(local);
   }
 }
-
-/** Device and inode as /proc/locks has them. */
-export function inodeName(dev: bigint, ino: bigint): string {
-  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
-  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
-  return `${hex(major)}:${hex(minor)}:${ino}`;
-}
-
-const hex = (value: bigint) => value.toString(16).padStart(2, '0');
 
 function isTracedByUs(pid: number): boolean {
   try {
