@@ -1,7 +1,8 @@
 /*
- * Files that are open but no longer have a name: with content, empty, sparse, made by O_TMPFILE, opened twice, and
- * one that is only mapped. Content, size, offset and identity stay.
+ * Files that are open but no longer have a name: with content, empty, sparse, locked, made by O_TMPFILE, opened
+ * twice, and one that is only mapped. Content, size, offset, lock, attributes and identity stay.
  */
+#include <sys/file.h>
 #include "pod-test.h"
 
 #define SIZE 100000
@@ -39,15 +40,19 @@ int main(int argc, char **argv) {
 	EQUAL(unlink(path), 0);
 	empty = make("empty", 0, 0, O_CLOEXEC);
 	EQUAL(unlink(pod_path(path, "empty")), 0);
+	EQUAL(flock(empty, LOCK_EX), 0);
+	const struct timespec times[] = { { 1000000000, 1 }, { 1100000000, 999999999 } };
+	EQUAL(futimens(empty, times), 0);
 	sparse = make("sparse", 0, 0, 0);
 	EQUAL(ftruncate(sparse, 1L << 30), 0);
 	EQUAL(pwrite(sparse, "middle", 6, 512L << 20), 6);
 	EQUAL(unlink(pod_path(path, "sparse")), 0);
 	nameless = MUST(open(pod_dir, O_TMPFILE | O_RDWR, 0600));
+	int fd;
 	static unsigned char bytes[5000];
 	pod_fill(bytes, sizeof bytes, 2);
 	EQUAL(write(nameless, bytes, sizeof bytes), sizeof bytes);
-	int fd = make("mapped", 2 * PAGE, 3, 0);
+	fd = make("mapped", 2 * PAGE, 3, 0);
 	mapped = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	CHECK(mapped != MAP_FAILED);
 	EQUAL(unlink(pod_path(path, "mapped")), 0);
@@ -64,6 +69,8 @@ int main(int argc, char **argv) {
 		fd = MUST(open(path, O_RDWR | O_APPEND));
 		dup2(fd, empty);
 	}
+	if (pod_break("unlocked")) flock(empty, LOCK_UN);
+	if (pod_break("touched")) EQUAL(futimens(empty, NULL), 0);
 	if (pod_break("sparse")) EQUAL(pwrite(sparse, "x", 1, 100), 1);
 	if (pod_break("mapped")) mapped[PAGE] ^= 1;
 	if (pod_break("identity")) {
@@ -83,6 +90,14 @@ int main(int argc, char **argv) {
 	fstat(empty, &status);
 	EQUAL(status.st_size, 0);
 	EQUAL(status.st_mode & 0777, 0640);
+	EQUAL(status.st_atim.tv_nsec, 1);
+	EQUAL(status.st_mtim.tv_sec, 1100000000);
+	EQUAL(status.st_mtim.tv_nsec, 999999999);
+	char link[64];
+	snprintf(link, sizeof link, "/proc/self/fd/%d", empty);
+	fd = MUST(open(link, O_RDONLY));
+	FAILS(flock(fd, LOCK_SH | LOCK_NB), EWOULDBLOCK);
+	close(fd);
 	EQUAL(fcntl(empty, F_GETFD), FD_CLOEXEC);
 	fstat(sparse, &status);
 	EQUAL(status.st_size, 1L << 30);

@@ -107,12 +107,7 @@ interface Collected {
   pages: PageSource[];
 }
 
-function collect(
-  target: DumpTarget,
-  view: SessionView,
-  putOff: number,
-  carriers: Carriers,
-): Collected {
+function collect(target: DumpTarget, view: SessionView, putOff: number, carriers: Carriers): Collected {
   refuseMixedNamespaces(view);
   const sharing = {
     vm: new SharedObjects('vm'),

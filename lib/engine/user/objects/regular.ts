@@ -27,7 +27,11 @@ function locate(
   }
   // To read its bytes it is opened once more, which would break the lease.
   if (file.infoLines.some((line) => /^lock:.*\bLEASE\b/.test(line)))
-    context.refuse(file, 'it has no name any more, and is leased', 'let the program give the lease back first');
+    context.refuse(
+      file,
+      'it has no name any more, and is leased',
+      'let the program give the lease back first',
+    );
   const id = context.carry(file, path);
   return memfdName(file.link) === undefined ? { path, unlinked: id } : { path, memfd: id };
 }
