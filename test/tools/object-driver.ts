@@ -7,7 +7,6 @@ import { fstatSync, readdirSync, readFileSync, readlinkSync, readSync } from 'no
 import { F, O, PTRACE } from '../../lib/engine/user/abi.ts';
 import { SegmentBuilder } from '../../lib/engine/user/build-segments.ts';
 import { Carriers } from '../../lib/engine/user/carriers.ts';
-import { findPages } from '../../lib/engine/user/collect-memory.ts';
 import { Injector, readThreadState } from '../../lib/engine/user/inject.ts';
 import type {
   DumpContext,
@@ -17,6 +16,7 @@ import type {
 } from '../../lib/engine/user/objects/file-object.ts';
 import { fileObjects } from '../../lib/engine/user/objects/index.ts';
 import { borrow, closeLocal, control, sameFile } from '../../lib/engine/user/objects/local-calls.ts';
+import { findPages } from '../../lib/engine/user/page-source.ts';
 import { readAreas } from '../../lib/engine/user/proc.ts';
 import type { Remote } from '../../lib/engine/user/remote.ts';
 import { checkRecord, type Records } from '../../lib/image/record.ts';

@@ -7,13 +7,12 @@
  * open file of the session, /proc/PID/exe, or /proc/PID/map_files (which takes CAP_CHECKPOINT_RESTORE). Otherwise
  * through the mappings of it.
  */
-import { type BigIntStats, closeSync, constants, fstatSync, openSync, statfsSync } from 'node:fs';
-import { native } from '../../../native/index.ts';
+import { type BigIntStats, closeSync, fstatSync, statfsSync } from 'node:fs';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
-import { F, pageSize, SYS } from './abi.ts';
-import type { PageSource } from './collect-memory.ts';
-import { codeOf, control } from './objects/local-calls.ts';
+import { F, pageSize } from './abi.ts';
+import { control } from './objects/local-calls.ts';
+import { openQuietly, type PageSource, readableLength } from './page-source.ts';
 import { inodeName, type MappedArea } from './proc.ts';
 import { segmentName } from './segment-name.ts';
 
@@ -176,30 +175,12 @@ export class Carriers {
   }
 }
 
-/** Open the file behind an area; undefined when that takes a right we don't have. The caller closes it. */
-export function openMapping(pid: number, area: MappedArea): number | undefined {
-  const name = `${area.start.toString(16)}-${area.end.toString(16)}`;
-  return openQuietly(`/proc/${pid}/map_files/${name}`);
-}
-
 /** Device and inode as /proc/PID/maps has them. */
 export const keyOf = (stat: BigIntStats): string => inodeName(stat.dev, stat.ino);
 
 /** A descriptor of our own, with an offset of its own; undefined when the file can't be opened for reading. */
 function openAgain(fd: number): number | undefined {
   return openQuietly(`/proc/self/fd/${fd}`);
-}
-
-/** For reading, and without a trace in its access time where we may. */
-export function openQuietly(path: string): number | undefined {
-  for (const more of [constants.O_NOATIME, 0]) {
-    try {
-      return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | more);
-    } catch (cause) {
-      if (codeOf(cause) !== 'EPERM') return undefined;
-    }
-  }
-  return undefined;
 }
 
 const hugetlbfs = 0x958458f6n;
@@ -264,55 +245,4 @@ function throughMappings(carrier: Carrier): { size: bigint; pages: PageSource[] 
     covered = to;
   }
   return { size: covered, pages };
-}
-
-/** Bytes of a mapping that lie before the end of what is mapped, in whole pages: behind it reading is a fault. */
-export function readableLength(pid: number, range: { start: bigint; length: bigint }): bigint {
-  const page = BigInt(pageSize);
-  const byte = new Uint8Array(1);
-  const readable = (index: bigint) => {
-    try {
-      native().readMemory(pid, range.start + index * page, byte);
-      return true;
-    } catch (cause) {
-      if (codeOf(cause) !== 'EFAULT' && codeOf(cause) !== 'EIO') throw cause;
-      return false;
-    }
-  };
-  let low = 0n;
-  let high = range.length / page;
-  if (readable(high - 1n)) return range.length;
-  while (low < high) {
-    const middle = (low + high) / 2n;
-    if (readable(middle)) low = middle + 1n;
-    else high = middle;
-  }
-  return low * page;
-}
-
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
-
-/** Where a file has data between two offsets, in whole pages; undefined when its file system can't say. */
-export function dataRanges(fd: number, low: bigint, high: bigint): bigint[] | undefined {
-  const page = BigInt(pageSize);
-  const ranges: bigint[] = [];
-  try {
-    for (let at = low; at < high; ) {
-      const data = native().syscall(SYS.lseek, fd, at, SEEK_DATA);
-      if (data >= high) break;
-      const hole = native().syscall(SYS.lseek, fd, data, SEEK_HOLE);
-      const to = hole < high ? hole : high;
-      const from = data & ~(page - 1n);
-      // Blocks may be smaller than pages: two pieces of data in one page are one.
-      if (ranges.at(-1)! > from) ranges.pop();
-      else ranges.push(from);
-      ranges.push((to + page - 1n) & ~(page - 1n));
-      at = to;
-    }
-  } catch (cause) {
-    // ENXIO: nothing but a hole from here on.
-    if (codeOf(cause) !== 'ENXIO') return undefined;
-  }
-  return ranges;
 }

@@ -5,44 +5,18 @@
  * Shared memory and files without a name are objects of their own (carriers.ts), saved once however many map them.
  * A mapped file stays a file: the session's file system goes along with it.
  */
-import { closeSync, fstatSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
-import { native } from '../../../native/index.ts';
+import { closeSync, fstatSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { SYS } from './abi.ts';
-import {
-  type Carriers,
-  dataRanges,
-  isAnonymousShared,
-  keyOf,
-  memfdName,
-  openMapping,
-  openQuietly,
-  readableLength,
-} from './carriers.ts';
+import { type Carriers, isAnonymousShared, keyOf, memfdName } from './carriers.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
+import { openMapping, openQuietly, type PageSource, readableLength } from './page-source.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
 
 type AreaRecord = Records['areas']['areas'][number];
-
-/** Pages of one object that go into the image, and where they can be read. */
-export interface PageSource {
-  /** Key of the PAGES record. */
-  key: { mm: number } | { shm: number };
-  /** Host pid to read through; or, for `fd`, none. */
-  pid?: number;
-  /** Our own descriptor to read from: a file that no path leads to. */
-  fd?: number;
-  /** Where it can be read: [start, end) in that process or file. */
-  start: bigint;
-  end: bigint;
-  /** Added to an address to give the PAGES address (shm: offset). */
-  shift: bigint;
-  /** What to read of it. */
-  wanted: 'own' | 'present' | 'all';
-}
 
 export interface CollectedMemory {
   records: OutRecord[];
@@ -338,36 +312,6 @@ function addressSpace(
         }
       : {}),
   };
-}
-
-/** Ranges of a source that hold pages to save, pairs of start and end address. */
-export function findPages(source: PageSource): BigUint64Array {
-  const { pid, fd, start, end } = source;
-  if (fd !== undefined) return BigUint64Array.from(dataRanges(fd, start, end) ?? [start, end]);
-  if (source.wanted === 'all') return sharedRanges(pid!, start, end) ?? BigUint64Array.of(start, end);
-  const pagemap = openSync(`/proc/${pid}/pagemap`, 'r');
-  try {
-    return native().scanPages(pagemap, start, end, source.wanted === 'own');
-  } finally {
-    closeSync(pagemap);
-  }
-}
-
-/**
- * Where the object behind a mapping has data, by the file behind it (needs CAP_CHECKPOINT_RESTORE); undefined when
- * that can't be asked. Reading a hole would allocate it.
- */
-function sharedRanges(pid: number, start: bigint, end: bigint): BigUint64Array | undefined {
-  const area = readAreas(pid, 'maps').find((each) => each.start <= start && end <= each.end);
-  const fd = area && openMapping(pid, area);
-  if (area === undefined || fd === undefined) return undefined;
-  const shift = area.start - area.offset;
-  try {
-    const ranges = dataRanges(fd, start - shift, end - shift);
-    return ranges && BigUint64Array.from(ranges, (at) => at + shift);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 /** Ask a process about its address space. */

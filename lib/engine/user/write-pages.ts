@@ -10,7 +10,7 @@ import { kinds } from '../../stream/kind.ts';
 import { encodeMeta } from '../../stream/meta.ts';
 import type { StreamWriter } from '../../stream/stream-writer.ts';
 import { pageSize } from './abi.ts';
-import { findPages, type PageSource } from './collect-memory.ts';
+import { findPages, type PageSource } from './page-source.ts';
 
 /** Bytes that writePages() will read at most. */
 export function countPages(sources: readonly PageSource[]): { source: PageSource; ranges: BigUint64Array }[] {
