@@ -51,6 +51,8 @@ class Store implements Sink {
   #receipt: PendingReceipt | undefined;
   #place: Place | undefined;
   #bytes = 0;
+  /** Why an earlier write failed. Who writes once more (an ERROR frame, say) must not begin anew. */
+  #failed: unknown;
 
   constructor(path: string, options: StoreOptions & { segmentSize: number; keep: number }) {
     this.#path = path;
@@ -70,8 +72,14 @@ class Store implements Sink {
   }
 
   write(chunk: Uint8Array): void {
+    if (this.#failed) throw this.#failed;
     this.#receipt?.working(true);
-    this.#take(chunk);
+    try {
+      this.#take(chunk);
+    } catch (cause) {
+      this.#failed = cause;
+      throw cause;
+    }
     this.#receipt?.working(false);
   }
 
@@ -93,6 +101,7 @@ class Store implements Sink {
   }
 
   end(): void {
+    if (this.#failed) throw this.#failed;
     this.#parser.end();
     const place = this.#place;
     const first = this.#first;

@@ -13,7 +13,7 @@ import type { PodEntry } from '../../schemas/generated/types.ts';
 import { checkRecord } from '../image/record.ts';
 import { runtimeDirectory } from '../runtime/runtime-dir.ts';
 import { PodError } from '../stream/error.ts';
-import { isAlive, pidNamespace } from './proc.ts';
+import { isAlive, pidNamespace, readStat } from './proc.ts';
 
 export type { PodEntry };
 
@@ -58,9 +58,11 @@ export function findPod(name: string): PodEntry | undefined {
   return undefined;
 }
 
-/** All live pods, by name. */
+/** All live pods, by name. Removes what dead ones left. */
 export function listPods(): PodEntry[] {
-  return readdirSync(runtimeDirectory('pods'))
+  const files = readdirSync(runtimeDirectory('pods'));
+  sweepDrafts(files);
+  return files
     .filter((file) => file.endsWith('.json') && namePattern.test(file.slice(0, -5)))
     .sort()
     .flatMap((file) => findPod(file.slice(0, -5)) ?? []);
@@ -94,6 +96,15 @@ export function sweep(name: string): void {
     rmSync(socketPath(name), { force: true });
     rmSync(entryPath(name), { force: true });
   });
+}
+
+/** Who was killed while it wrote an entry left its draft, NAME.json.PID. */
+function sweepDrafts(files: readonly string[]): void {
+  for (const file of files) {
+    const writer = /\.json\.(\d+)$/.exec(file)?.[1];
+    if (writer !== undefined && readStat(Number(writer)) === undefined)
+      rmSync(join(runtimeDirectory('pods'), file), { force: true });
+  }
 }
 
 function readEntry(name: string): PodEntry | undefined {

@@ -142,13 +142,14 @@ export function filesBelow(folder: string): string[] {
   return readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
 }
 
-/** Wait until `probe` gives something; throws after `limit` ms. */
+/** Wait until `probe` gives something, looking every `pause` ms; throws after `limit` ms. */
 export async function waitFor<T>(
   what: string,
   probe: () => T | undefined | false,
-  limit = 30_000,
+  limit = 60_000,
+  pause = 20,
 ): Promise<T> {
-  for (const end = Date.now() + limit; ; await sleep(20)) {
+  for (const end = Date.now() + limit; ; await sleep(pause)) {
     const value = probe();
     if (value !== undefined && value !== false) return value;
     if (Date.now() > end) throw new Error(`waited in vain: ${what}`);

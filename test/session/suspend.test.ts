@@ -5,55 +5,13 @@
 import { chmodSync, existsSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import { users } from '../pod/house.ts';
 import { makeDrive, remount, whyNoDrive } from '../tools/drive.ts';
-import { disturbed, makeShell, podProcesses, type Shell, waitFor } from './session-house.ts';
+import { goesOn, startBeating } from './beating.ts';
+import { makeShell, type Shell, waitFor } from './session-house.ts';
 
 t.setTimeout(300_000);
-
-const beat = `
-import time, os, threading
-data = os.urandom(24 << 20)
-check = hash(data)
-def count():
-    n = 0
-    while True:
-        n += 1
-        open(os.environ["F"] + "/beat", "w").write(str(n) + "\\n")
-        assert hash(bytes(bytearray(data))) == check
-        time.sleep(0.02)
-threading.Thread(target=count).start()
-while True: time.sleep(0.01)
-`;
-
-/** A session of noise that no filter makes small, with a beat one can watch. */
-async function start(t: Test, shell: Shell): Promise<void> {
-  const { status, stderr } = shell.sh('pod-run --name s -d -- python3 -c "$BEAT"', { BEAT: beat });
-  t.equal(status, 0, stderr);
-  await beatsOn(shell);
-}
-
-async function beatsOn(shell: Shell, more = 3): Promise<void> {
-  const read = () => {
-    try {
-      return Number(readFileSync(join(shell.folder, 'beat'), 'utf8').trim());
-    } catch {
-      return 0;
-    }
-  };
-  const then = read();
-  await waitFor(`beats after ${then}`, () => read() >= then + more);
-}
-
-/** After a suspend that failed: thawed, undisturbed, beating; nothing but old generations on the drive. */
-async function goesOn(t: Test, shell: Shell): Promise<void> {
-  const [pod, ...others] = shell.ps();
-  t.equal(pod?.name, 's', 'the session is there');
-  t.equal(others.length, 0);
-  t.same(disturbed(podProcesses(pod!.init)), []);
-  await beatsOn(shell);
-}
 
 /** The line that begins with pod-dump, with its statuses in a file. No shell may hold the pipe's end beside it. */
 const suspendInto = (line: string, options = '') =>
@@ -71,13 +29,22 @@ function dumpOutcome(shell: Shell) {
   };
 }
 
+/** A file of the house; empty when there is none. */
+function readIn(shell: Shell, name: string): string {
+  try {
+    return readFileSync(join(shell.folder, name), 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
 const saysItGoesOn = /^pod-dump: error: .*the session goes on\n/m;
 
 for (const user of users) {
   t.test(`as ${user}`, async (t) => {
     const shell = makeShell(t, user);
     t.equal(shell.sh('mkdir $F/stick').status, 0);
-    await start(t, shell);
+    await startBeating(t, shell, 8);
 
     t.test('no store shows up', async (t) => {
       const began = Date.now();
@@ -143,42 +110,38 @@ for (const user of users) {
     });
 
     t.test('a filter, or the store, is killed in the middle', async (t) => {
-      for (const victim of ['pod-filter compress', 'pod-store']) {
-        // The slow stage holds the stream back until the victim has some of it.
-        const slow = '{ head -c 1000000; sleep 2; cat; }';
-        const line =
-          victim === 'pod-store'
-            ? `| ${slow} | { pod-store $F/stick/k & echo $! > $F/victim; wait $!; } `
-            : `| ${slow} | { pod-filter compress & echo $! > $F/victim; wait $!; } | pod-store $F/stick/k`;
+      for (const victim of ['pod-filter compress', 'pod-store $F/stick/k']) {
+        shell.sh('rm -f $F/victim $F/go');
+        // A gate holds the stream back until the victim has some of it.
+        const gate = '{ head -c 1500000; until [ -e $F/go ]; do sleep 0.02; done; cat; }';
         // A background job's stdin is /dev/null unless it is told otherwise.
-        const running = shell.background(suspendInto(line.replace('& echo', '<&0 & echo')));
-        await waitFor('the victim', () => {
-          try {
-            return Number(readFileSync(join(shell.folder, 'victim'), 'utf8').trim()) || undefined;
-          } catch {
-            return undefined;
-          }
+        const stage = `{ ${victim} <&0 & echo $! > $F/victim; wait $!; }`;
+        const store = victim.startsWith('pod-filter') ? '| pod-store $F/stick/k' : '';
+        const running = shell.background(suspendInto(`| ${gate} | ${stage} ${store}`));
+        const pid = await waitFor('the victim', () => Number(readIn(shell, 'victim')) || undefined);
+        await waitFor('it has read some', () => {
+          const read = /^rchar: (\d+)/m.exec(readFileSync(`/proc/${pid}/io`, 'utf8'))?.[1];
+          return Number(read) > 1_500_000;
         });
-        await sleep(900);
-        const pid = Number(readFileSync(join(shell.folder, 'victim'), 'utf8').trim());
         process.kill(pid, 'SIGKILL');
+        shell.sh('touch $F/go');
         const { status, stderr } = await running.end;
         t.not(status, 0, `${victim}: ${stderr}`);
         const { dump, message } = dumpOutcome(shell);
         t.not(dump, 0);
         t.match(message, saysItGoesOn, victim);
         await goesOn(t, shell);
-        shell.sh('rm -f $F/victim');
       }
     });
 
     t.test('Ctrl-C for the whole pipeline', async (t) => {
-      for (const after of [300, 1500]) {
+      for (const moment of ['early', 'frozen']) {
         // Without a slow reader it would be over before.
         const running = shell.background(
           'trap "echo interrupted" INT; pod-dump --suspend s 2> $F/dump.err | { head -c 500000; sleep 20; cat; } | pod-store $F/stick/c',
         );
-        await sleep(after);
+        if (moment === 'early') await sleep(100);
+        else await waitFor('it is frozen', () => shell.ps()[0]?.state === 'frozen');
         process.kill(-running.pid, 'SIGINT');
         const { status } = await running.end;
         t.not(status, 0);
@@ -187,8 +150,10 @@ for (const user of users) {
     });
 
     t.test('pod-dump is killed while it waits for the receipt', async (t) => {
-      const running = shell.background('pod-dump --suspend s | { cat > /dev/null; sleep 1; }');
-      await sleep(1500);
+      const running = shell.background(
+        'pod-dump --suspend s | { cat > /dev/null; touch $F/drained; sleep 20; }',
+      );
+      await waitFor('it has written all', () => existsSync(join(shell.folder, 'drained')));
       process.kill(-running.pid, 'SIGKILL');
       await running.end;
       await goesOn(t, shell);
@@ -213,7 +178,7 @@ t.test('drives that fail', { skip: whyNoDrive('ext4') ?? false }, async (t) => {
   const shell = makeShell(t, 'root');
   const drive = makeDrive(t, 'ext4', 16);
   chmodSync(drive.path, 0o777);
-  await start(t, shell);
+  await startBeating(t, shell, 24);
   symlinkSync(drive.path, join(shell.folder, 'stick'));
   // A first generation that is whole: a small session's.
   t.equal(shell.sh('pod-run --name small -d -- sleep 1000').status, 0);
