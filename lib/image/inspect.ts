@@ -98,8 +98,8 @@ export class ImageInspector {
         this.#addAreas(readRecord('areas', frame));
         break;
       case 'shm': {
-        const { id, origin, size, name, path } = readRecord('shm', frame);
-        const label = name ?? path ?? '';
+        const { id, origin, size, name, path, sysv } = readRecord('shm', frame);
+        const label = name ?? path ?? (sysv ? `${sysv.id} key ${sysv.key}` : '');
         bound(this.#shared.size, bounds.sharedMemory, 'shared memory objects');
         this.#shared.set(id, { id, origin, name: label, size, saved: 0 });
         break;

@@ -52,6 +52,7 @@ const shm = (id: number, more: object = {}): r.Entry => ({
   kind: 'shm',
   meta: { id, size: 5000n, origin: 'memfd', ...more },
 });
+const sysv = (id: number, key = 0) => ({ id, key, mode: 0o600, uid: 0, gid: 0, cuid: 0, cgid: 0 });
 const unlinked = shm(2, { origin: 'unlinked', path: '/tmp/gone' });
 /** An image with a shared memory object before all else of its memory. */
 const withShm = (object: r.Entry, image: readonly r.Entry[]): r.Entry[] => {
@@ -92,6 +93,9 @@ t.test('images that fit', async (t) => {
     ),
     { kind: 'shm', meta: { id: 1, size: 5000n, origin: 'memfd' } } as r.Entry,
     unlinked,
+    shm(3, { origin: 'sysv', sysv: sysv(32769, 7) }),
+    shm(4, { origin: 'sysv', sysv: sysv(0) }),
+    shm(5, { origin: 'sysv', sysv: sysv(1) }),
     r.mm(1, {
       exeShm: 2,
       vdso: { start: 0x7ffff0006000n, size: 0x2000n, vvarStart: 0x7ffff0000000n, vvarSize: 0x6000n },
@@ -106,6 +110,7 @@ t.test('images that fit', async (t) => {
           r.anonymous(0x30000n, 2, { kind: 'shm', shm: 1, offset: 0n, shared: true }),
           r.anonymous(0x40000n, 1, { kind: 'file', offset: 0n, deletedFile: 9 }),
           r.anonymous(0x50000n, 1, { kind: 'shm', shm: 2, offset: 0n }),
+          r.anonymous(0x60000n, 1, { kind: 'shm', shm: 3, offset: 4096n, shared: true }),
         ],
       },
     } as r.Entry,
@@ -369,6 +374,35 @@ t.test('images that do not fit are damaged, and the message names what', async (
     ['unlinked memory without a path', before('mm', shm(1, { origin: 'unlinked' })), /no path/],
     ['anonymous memory with a path', before('mm', shm(1, { origin: 'anonymous', path: '/x' })), /a path/],
     ['climbing unlinked file', before('mm', shm(1, { origin: 'unlinked', path: '/a/../b' })), /'\.\.'/],
+    ['System V memory without an id', before('mm', shm(1, { origin: 'sysv' })), /no System V id/],
+    ['a memfd with a System V id', before('mm', shm(1, { sysv: sysv(5) })), /a System V id/],
+    [
+      'System V memory twice',
+      before('mm', shm(1, { origin: 'sysv', sysv: sysv(5) }), shm(2, { origin: 'sysv', sysv: sysv(5) })),
+      /memory 5 is defined twice/,
+    ],
+    [
+      'one key twice',
+      before(
+        'mm',
+        shm(1, { origin: 'sysv', sysv: sysv(5, 7) }),
+        shm(2, { origin: 'sysv', sysv: sysv(6, 7) }),
+      ),
+      /the key 7 of another/,
+    ],
+    [
+      'more attached than there is',
+      withShm(
+        shm(1, { origin: 'sysv', sysv: sysv(5) }),
+        area({ kind: 'shm', shm: 1, offset: 4096n, shared: true }, 0x20000n, 2),
+      ),
+      /no part of the System V/,
+    ],
+    [
+      'attached and private',
+      withShm(shm(1, { origin: 'sysv', sysv: sysv(5) }), area({ kind: 'shm', shm: 1, offset: 0n })),
+      /no part of the System V/,
+    ],
     ['executable in nothing', withMeta('mm', { exeShm: 4 }), /shared memory 4/],
     [
       'executable in anonymous memory',

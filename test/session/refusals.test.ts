@@ -29,6 +29,21 @@ const objects: [string, string, RegExp][] = [
     /lock/,
   ],
   [
+    'System V semaphores',
+    'import ctypes\nassert ctypes.CDLL(None).semget(0,1,0o1600)>=0\n',
+    /has System V semaphores/,
+  ],
+  [
+    'a System V message queue',
+    'import ctypes\nassert ctypes.CDLL(None).msgget(0,0o1600)>=0\n',
+    /has System V message queues/,
+  ],
+  [
+    'System V shared memory that nobody has attached',
+    'import ctypes\nassert ctypes.CDLL(None).shmget(7,4096,0o1600)>=0\n',
+    /System V shared memory \d+ \(key 7\)/,
+  ],
+  [
     'a seccomp filter',
     // PR_SET_NO_NEW_PRIVS, then one instruction: allow.
     'import ctypes,struct\nl=ctypes.CDLL(None)\nl.prctl(38,1,0,0,0)\ni=ctypes.create_string_buffer(struct.pack("HBBI",6,0,0,0x7fff0000))\np=ctypes.create_string_buffer(struct.pack("HxxxxxxQ",1,ctypes.addressof(i)))\nassert l.prctl(22,2,p,0,0)==0\n',

@@ -12,6 +12,7 @@ import { AT_FDCWD, MAP, O, PR, PROT, pageSize, SYS } from './abi.ts';
 import { isReadOnly } from './build-segments.ts';
 import type { Area, SpaceImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
+import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
 import { type MappedArea, readAreas } from './proc.ts';
 import type { CallSite, Remote, Word } from './remote.ts';
 
@@ -24,6 +25,8 @@ const MREMAP_MAYMOVE_FIXED = 3;
 export interface Segments {
   /** The builder's descriptor of a shared memory object, which the task inherited; `reading` when for that only. */
   descriptor(id: number, reading: boolean): number;
+  /** A System V segment is attached instead. */
+  sysv(id: number): { id: number; size: bigint } | undefined;
 }
 
 interface Range {
@@ -188,8 +191,15 @@ export class SpaceBuilder {
       if (open) remote.run([[SYS.close, open.fd]]);
       open = undefined;
     };
+    const attachments = this.#attachments(segments);
     for (const area of this.#space.areas) {
       if (area.kind === 'vdso' || area.kind === 'vvar') continue;
+      const attachment = attachments.get(area);
+      if (attachment) {
+        close();
+        if (attachment.areas[0] === area) attachSysvSegment(attachment, remote);
+        continue;
+      }
       const length = area.end - area.start;
       const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
       if (area.kind === 'anonymous') {
@@ -223,6 +233,22 @@ export class SpaceBuilder {
       }
     }
     close();
+  }
+
+  /** Areas of System V segments: those at one base are one attachment. */
+  #attachments(segments: Segments): Map<Area, Attachment> {
+    const found = new Map<Area, Attachment>();
+    const byBase = new Map<string, Attachment & { areas: Area[] }>();
+    for (const area of this.#space.areas) {
+      const segment = area.kind === 'shm' ? segments.sysv(area.shm ?? -1) : undefined;
+      if (!segment) continue;
+      const key = `${segment.id} ${area.start - (area.offset ?? 0n)}`;
+      const attachment = byBase.get(key) ?? { ...segment, areas: [] };
+      byBase.set(key, attachment);
+      attachment.areas.push(area);
+      found.set(area, attachment);
+    }
+    return found;
   }
 
   /** Name an executable that has no name any more, when its bytes are there: a descriptor of the task, closed here. */

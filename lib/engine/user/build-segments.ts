@@ -14,6 +14,7 @@ import { PodError } from '../../stream/error.ts';
 import { AT_FDCWD, F, O, PROT, SYS } from './abi.ts';
 import { type ImageRecords, needed } from './image-records.ts';
 import { borrow, closeLocal, codeOf, control } from './objects/local-calls.ts';
+import { makeSysvSegment, settleSysvSegment } from './objects/sysv-shm.ts';
 import type { Remote } from './remote.ts';
 import { segmentName } from './segment-name.ts';
 
@@ -22,7 +23,9 @@ type Record = Records['shm'];
 interface Segment {
   record: Record;
   /** The builder's descriptor, for reading and writing. */
-  fd: number;
+  fd?: number;
+  /** System V: where the builder has it attached. */
+  address?: bigint;
   /** The builder's descriptor for reading, when somebody maps it so. */
   reader?: number;
   /** Our own descriptor of the builder's, while it is filled. */
@@ -67,8 +70,13 @@ export class SegmentBuilder {
       }
     }
     for (const record of image.segments.values()) {
-      const segment: Segment = { record, fd: this.#create(record, executable.has(record.id)) };
+      const segment: Segment = { record };
       this.#segments.set(record.id, segment);
+      if (record.origin === 'sysv') {
+        segment.address = makeSysvSegment(record, this.#remote);
+        continue;
+      }
+      segment.fd = this.#create(record, executable.has(record.id));
       segment.local = borrow(this.#builder.tid, segment.fd);
       if (read.has(record.id) || executable.has(record.id)) segment.reader = this.#open(segment.fd, 0);
     }
@@ -76,27 +84,37 @@ export class SegmentBuilder {
 
   /** The builder's descriptor of an object: for reading and writing, or for reading. */
   descriptor(id: number, reading = false): number {
-    const segment = needed(this.#segments, id, 'shared memory');
-    return reading ? (segment.reader ?? segment.fd) : segment.fd;
+    const { record, reader, fd } = needed(this.#segments, id, 'shared memory');
+    if (fd === undefined) throw new PodError('damaged', `${nameOf(record)} is no file`);
+    return reading ? (reader ?? fd) : fd;
+  }
+
+  /** The record of a System V segment, which is not mapped but attached; undefined for anything else. */
+  sysv(id: number): { id: number; size: bigint } | undefined {
+    const { sysv, size } = needed(this.#segments, id, 'shared memory').record;
+    return sysv && { id: sysv.id, size };
   }
 
   /** All descriptors of the builder. */
   get descriptors(): number[] {
     return [...this.#segments.values()].flatMap(({ fd, reader }) =>
-      reader === undefined ? [fd] : [fd, reader],
+      [fd, reader].filter((each) => each !== undefined),
     );
   }
 
   /** Pages of the image. What lies behind the end of a file fills its last page, and is not of it. */
   fill(id: number, at: bigint, data: Uint8Array): void {
-    const { record, local } = needed(this.#segments, id, 'shared memory');
+    const { record, local, address } = needed(this.#segments, id, 'shared memory');
     if (at + BigInt(data.length) > ((record.size + 4095n) & ~4095n))
       throw new PodError('damaged', 'pages behind the end of shared memory');
     const rest = record.size - at;
     const length = rest < BigInt(data.length) ? Number(rest) : data.length;
     try {
-      for (let done = 0; done < length; )
-        done += writeSync(local!, data, done, length - done, Number(at) + done);
+      if (address !== undefined)
+        native().writeMemory(this.#builder.tid, address + at, data.subarray(0, length));
+      else
+        for (let done = 0; done < length; )
+          done += writeSync(local!, data, done, length - done, Number(at) + done);
     } catch (cause) {
       throw new PodError(
         'cannot-restart',
@@ -110,7 +128,11 @@ export class SegmentBuilder {
   /** All pages are there: what could not be set before them. */
   settle(): void {
     for (const segment of this.#segments.values()) {
-      const { record, local } = segment;
+      const { record, local, address } = segment;
+      if (address !== undefined) {
+        settleSysvSegment(record, address, this.#remote, this.#warn);
+        continue;
+      }
       if (record.origin !== 'anonymous') this.#setAttributes(record, local!);
       closeLocal(local!);
       delete segment.local;
@@ -119,7 +141,8 @@ export class SegmentBuilder {
 
   /** Nobody needs the builder's descriptors any more; what may be run must not be open for writing. */
   closeWriters(): void {
-    this.#remote.run([...this.#segments.values()].map(({ fd }) => [SYS.close, fd]));
+    const open = [...this.#segments.values()].flatMap(({ fd }) => (fd === undefined ? [] : [fd]));
+    this.#remote.run(open.map((fd) => [SYS.close, fd]));
   }
 
   /** Our own descriptors; the builder's go with it. */
@@ -249,5 +272,5 @@ export function isReadOnly(area: { shared: boolean; maxProt?: number }): boolean
 function nameOf(record: Record): string {
   if (record.origin === 'memfd') return `memfd ${record.name ?? ''}`;
   if (record.origin === 'unlinked') return `${record.path}, which has no name any more`;
-  return `shared memory ${record.id}`;
+  return record.sysv ? `System V shared memory ${record.sysv.id}` : `shared memory ${record.id}`;
 }

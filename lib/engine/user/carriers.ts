@@ -12,7 +12,8 @@ import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { F, pageSize } from './abi.ts';
 import { control } from './objects/local-calls.ts';
-import { openQuietly, type PageSource, readableLength } from './page-source.ts';
+import type { SysvSegment } from './objects/sysv-shm.ts';
+import { openMapping, openQuietly, type PageSource, readableLength } from './page-source.ts';
 import { inodeName, type MappedArea } from './proc.ts';
 import { segmentName } from './segment-name.ts';
 
@@ -33,6 +34,7 @@ interface Carrier {
   stat?: BigIntStats;
   name?: string;
   path?: string;
+  sysv?: SysvSegment;
   mapped: Mapping[];
   /** Who to blame when nothing can be read. */
   owner: string;
@@ -120,11 +122,30 @@ export class Carriers {
     return carrier.id;
   }
 
+  /** A System V segment that is attached. */
+  ofSysv(pid: number, area: MappedArea, segment: SysvSegment, owner: string): number {
+    const key = `sysv ${segment.id}`;
+    const carrier: Carrier = this.#byKey.get(key) ?? {
+      id: this.#byKey.size,
+      origin: 'sysv',
+      link: area.path,
+      sysv: segment,
+      mapped: [],
+      owner,
+    };
+    this.#byKey.set(key, carrier);
+    const opened = carrier.fd === undefined ? openMapping(pid, area) : undefined;
+    if (opened !== undefined) this.#adopt(carrier, opened);
+    carrier.mapped.push({ pid, start: area.start, offset: area.offset, length: area.end - area.start });
+    return carrier.id;
+  }
+
   /** Records, and where their pages are; call close() when the pages were read. */
   finish(): CarriedMemory {
     const records: CarriedMemory['records'] = [];
     const pages: PageSource[] = [];
     for (const carrier of this.#byKey.values()) {
+      if (carrier.sysv) refuseShared(carrier, carrier.sysv);
       const found = carrier.fd === undefined ? throughMappings(carrier) : throughDescriptor(carrier);
       records.push({ name: 'shm', meta: recordOf(carrier, found.size) });
       pages.push(...found.pages);
@@ -190,7 +211,7 @@ function isHuge(fd: number): boolean {
 }
 
 function recordOf(carrier: Carrier, size: bigint): Records['shm'] {
-  const { id, origin, stat, fd, name, path } = carrier;
+  const { id, origin, stat, fd, name, path, sysv } = carrier;
   return {
     id,
     size,
@@ -198,7 +219,8 @@ function recordOf(carrier: Carrier, size: bigint): Records['shm'] {
     ...(name === undefined ? {} : { name }),
     ...(path === undefined ? {} : { path }),
     ...(origin === 'memfd' && fd !== undefined ? { seals: control(fd, F.getSeals) } : {}),
-    ...(stat && origin !== 'anonymous'
+    ...(sysv ? { sysv: withoutCounts(sysv) } : {}),
+    ...(stat && !sysv && origin !== 'anonymous'
       ? {
           mode: Number(stat.mode),
           uid: Number(stat.uid),
@@ -210,8 +232,10 @@ function recordOf(carrier: Carrier, size: bigint): Records['shm'] {
   };
 }
 
+const withoutCounts = ({ size: _size, attached: _attached, ...rest }: SysvSegment) => rest;
+
 function throughDescriptor(carrier: Carrier): { size: bigint; pages: PageSource[] } {
-  const { size } = carrier.stat!;
+  const size = carrier.sysv?.size ?? carrier.stat!.size;
   const page = BigInt(pageSize);
   const end = ((size + page - 1n) / page) * page;
   const source = { key: { shm: carrier.id }, fd: carrier.fd!, start: 0n, end, shift: 0n };
@@ -229,10 +253,12 @@ function throughMappings(carrier: Carrier): { size: bigint; pages: PageSource[] 
   }
   const pages: PageSource[] = [];
   let covered = 0n;
+  let whole = true;
   for (const each of carrier.mapped.sort((a, b) => Number(a.offset - b.offset))) {
     const from = each.offset > covered ? each.offset : covered;
     const to = each.offset + (carrier.origin === 'anonymous' ? each.length : readableLength(each.pid, each));
     if (to <= from) continue;
+    whole &&= from === covered;
     const start = each.start + (from - each.offset);
     pages.push({
       key: { shm: carrier.id },
@@ -244,5 +270,24 @@ function throughMappings(carrier: Carrier): { size: bigint; pages: PageSource[] 
     });
     covered = to;
   }
-  return { size: covered, pages };
+  if (!carrier.sysv) return { size: covered, pages };
+  const { size } = carrier.sysv;
+  if (!whole || covered < size) {
+    throw new PodError(
+      'cannot-checkpoint',
+      `${carrier.owner}: only a part of this System V shared memory is attached, the rest can't be read`,
+      'dump as root',
+    );
+  }
+  return { size, pages };
+}
+
+/** What somebody outside has attached too would be torn apart. */
+function refuseShared(carrier: Carrier, segment: SysvSegment): void {
+  if (segment.attached <= BigInt(carrier.mapped.length)) return;
+  throw new PodError(
+    'cannot-checkpoint',
+    `${carrier.owner}: a process outside the session has this System V shared memory attached too`,
+    'take all programs that share it into one session (pod-run)',
+  );
 }

@@ -12,6 +12,7 @@ import { SYS } from './abi.ts';
 import { type Carriers, isAnonymousShared, keyOf, memfdName } from './carriers.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
+import { isSysvArea, type SysvSegment } from './objects/sysv-shm.ts';
 import { openMapping, openQuietly, type PageSource, readableLength } from './page-source.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
@@ -21,6 +22,13 @@ type AreaRecord = Records['areas']['areas'][number];
 export interface CollectedMemory {
   records: OutRecord[];
   pages: PageSource[];
+}
+
+/** System V IPC that the session can name. */
+export interface SessionIpc {
+  segments: ReadonlyMap<number, SysvSegment>;
+  /** It has an IPC namespace of its own, so all of it is the session's. */
+  own: boolean;
 }
 
 /** What only the process itself can tell about its address space. */
@@ -39,9 +47,13 @@ export class MemoryCollector {
   readonly #records: OutRecord[] = [];
   readonly #pages: PageSource[] = [];
 
+  readonly #ipc: SessionIpc;
+  readonly #attachedSegments = new Set<number>();
+
   /** `carriers` knows the open files of the session already. */
-  constructor(carriers: Carriers, loss: (sentence: string) => void) {
+  constructor(carriers: Carriers, ipc: SessionIpc, loss: (sentence: string) => void) {
     this.#carriers = carriers;
+    this.#ipc = ipc;
     this.#loss = loss;
   }
 
@@ -63,6 +75,14 @@ export class MemoryCollector {
   }
 
   finish(): CollectedMemory {
+    for (const { id, key } of this.#ipc.segments.values()) {
+      if (!this.#ipc.own || this.#attachedSegments.has(id)) continue;
+      throw new PodError(
+        'cannot-checkpoint',
+        `the session has System V shared memory ${id} (key ${key}) that no process has attached, which can't be saved yet`,
+        `if no program needs it any more, remove it: ipcrm -m ${id}`,
+      );
+    }
     const { records, pages } = this.#carriers.finish();
     return { records: [...records, ...this.#records], pages: [...pages, ...this.#pages] };
   }
@@ -101,13 +121,22 @@ export class MemoryCollector {
       };
     }
     if (!shared && path === '/dev/zero') return { kind: 'anonymous' };
-    if (path.startsWith('/SYSV')) throw refusal(pid, area, 'System V shared memory is not handled yet');
+    if (isSysvArea(path)) return this.#attached(pid, area, shared);
     if (path.startsWith('/dev/') && !path.startsWith('/dev/shm/'))
       throw refusal(pid, area, 'the memory of a device cannot go along');
     if (!path.startsWith('/')) throw refusal(pid, area, 'this kind of mapping is not handled');
     const file = this.#namedFile(pid, area, area.path);
     if (file === undefined) return this.#nameless(pid, area, shared);
     return { kind: 'file', file, offset: area.offset, ...writable(area, shared) };
+  }
+
+  #attached(pid: number, area: MappedArea, shared: boolean): Pick<AreaRecord, 'kind'> & Partial<AreaRecord> {
+    const segment = this.#ipc.segments.get(Number(area.inode));
+    if (!segment || !shared) throw refusal(pid, area, 'this System V shared memory is not found');
+    const owner = `${describeProcess(pid)}, memory at ${area.start.toString(16)} (System V shared memory ${segment.id})`;
+    this.#attachedSegments.add(segment.id);
+    const shm = this.#carriers.ofSysv(pid, area, segment, owner);
+    return { kind: 'shm', shm, offset: area.offset, ...writable(area, shared) };
   }
 
   /** The file at a path in the process's root, when it is the mapped one. */

@@ -17,10 +17,11 @@ import type { DumpOptions, DumpTarget, StoppedSession } from '../engine.ts';
 import { pageSize } from './abi.ts';
 import { Carriers } from './carriers.ts';
 import { collectFiles } from './collect-files.ts';
-import { MemoryCollector } from './collect-memory.ts';
+import { MemoryCollector, type SessionIpc } from './collect-memory.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
 import { Freezer } from './freeze.ts';
 import type { OutRecord } from './objects/file-object.ts';
+import { countOtherIpc, listSysvSegments } from './objects/sysv-shm.ts';
 import type { PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
@@ -143,9 +144,10 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
   const tables = view.alive
     .filter((process) => ids.get(process.pid)!.firsts.has('files'))
     .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
+  const ipc = view.within(view.alive[0]!.pid, (remote) => askIpc(remote, target.init !== undefined));
   const files = collectFiles(view, tables, putOff, carriers);
   files.release();
-  const memory = new MemoryCollector(carriers, (sentence) => view.losses.push(sentence));
+  const memory = new MemoryCollector(carriers, ipc, (sentence) => view.losses.push(sentence));
   const shared: OutRecord[] = [];
   const tasks: OutRecord[] = [];
   const spaces: { id: number; pid: number; asked: ReturnType<typeof askProcess>['memory'] }[] = [];
@@ -170,6 +172,21 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
   for (const space of spaces) memory.add(space.id, space.pid, space.asked);
   const { records, pages } = memory.finish();
   return { names, tree, records: [...records, ...files.records, ...shared, ...tasks], pages };
+}
+
+/** System V IPC; `own`: the session has a namespace of its own for it. */
+function askIpc(remote: Remote, own: boolean): SessionIpc {
+  if (own) {
+    const { semaphores, queues } = countOtherIpc(remote);
+    const what = semaphores > 0 ? 'semaphores' : queues > 0 ? 'message queues' : undefined;
+    if (what !== undefined)
+      throw new PodError(
+        'cannot-checkpoint',
+        `the session has System V ${what}, which are not handled yet`,
+        'ipcs lists them; remove them with ipcrm if no program needs them',
+      );
+  }
+  return { segments: listSysvSegments(remote), own };
 }
 
 /** Whether a group or session id names a process that lives outside the session. */

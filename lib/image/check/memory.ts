@@ -19,6 +19,8 @@ export class MemoryCheck {
   readonly #page: bigint;
   readonly #ceiling: bigint;
   readonly #shm = new Map<number, Pick<Records['shm'], 'size' | 'origin'>>();
+  /** Ids and keys of System V segments. */
+  readonly #sysv = { ids: new Set<number>(), keys: new Set<number>() };
   readonly #spaces = new Map<number, AddressSpace>();
   /** Unlinked mapped files: objects that must turn up later, by id. */
   readonly #carriers = new Set<number>();
@@ -56,6 +58,17 @@ export class MemoryCheck {
     if (path !== undefined) checkPath(path, `shared memory ${id}`);
     if ((path === undefined) === (origin === 'unlinked'))
       throw damaged(`shared memory ${id} is ${origin} and has ${path === undefined ? 'no' : 'a'} path`);
+    const { sysv } = record;
+    if ((sysv === undefined) === (origin === 'sysv'))
+      throw damaged(`shared memory ${id} is ${origin} and has ${sysv ? 'a' : 'no'} System V id`);
+    if (sysv) {
+      const { ids, keys } = this.#sysv;
+      if (ids.has(sysv.id)) throw damaged(`System V shared memory ${sysv.id} is defined twice`);
+      if (sysv.key !== 0 && keys.has(sysv.key))
+        throw damaged(`System V shared memory ${sysv.id} has the key ${sysv.key} of another`);
+      ids.add(sysv.id);
+      keys.add(sysv.key);
+    }
     this.#shm.set(id, { size, origin });
   }
 
@@ -71,7 +84,8 @@ export class MemoryCheck {
       const origin = this.originOf(exeShm);
       if (origin === undefined)
         throw damaged(`${name} runs shared memory ${exeShm}, which is not defined before it`);
-      if (origin === 'anonymous') throw damaged(`${name} runs shared memory ${exeShm}, which is no file`);
+      if (origin !== 'memfd' && origin !== 'unlinked')
+        throw damaged(`${name} runs shared memory ${exeShm}, which is no file`);
     }
     for (const key of ['Code', 'Data'] as const)
       this.#range(record[`start${key}`], record[`end${key}`], `${name}: its ${key.toLowerCase()}`, false);
@@ -149,6 +163,10 @@ export class MemoryCheck {
     if (area.shm === undefined) throw damaged(`${name} maps shared memory but names none`);
     if (!this.#shm.has(area.shm))
       throw damaged(`${name} names shared memory ${area.shm}, which is not defined before it`);
+    if (this.originOf(area.shm) !== 'sysv') return;
+    const { size } = this.#shm.get(area.shm)!;
+    if (!area.shared || area.offset! + area.end - area.start > this.#roundUp(size))
+      throw damaged(`${name} is no part of the System V shared memory it names`);
   }
 
   #kernelArea(name: string, space: AddressSpace, area: Area): void {
