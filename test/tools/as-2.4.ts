@@ -282,6 +282,7 @@ class As24 implements FrameHandler {
       this.#writer.forward(frame);
       return;
     }
+    if (addr >= gone.start && addr < gone.end) return;
     const bytes = new Uint8Array(frame.data);
     const words = new Uint32Array(bytes.buffer);
     const high = [Number(gone.start >> 32n), Number((gone.end - 1n) >> 32n)];

@@ -16,10 +16,12 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { packageRoot } from '../../native/package-root.ts';
+import { makeVdsoForeign } from './foreign-vdso.ts';
 import { buildProgram, type Program } from './programs.ts';
 import { keepDescriptors, RunningProgram, until } from './running-program.ts';
 
@@ -28,10 +30,12 @@ import { keepDescriptors, RunningProgram, until } from './running-program.ts';
  * - `restart`: dumped, killed, restarted.
  * - `thrice`: the same, three generations in a row, each from the image of the one before.
  * - `alive`: restarted while the original is still there (stopped), so that its pids are taken.
+ * - `foreign`: the same, each image as if from a kernel with another vdso.
  * - `conflict`: restarted while the original is still there, whose locks it can't have: exit 12, original unharmed.
+ * - `foreign`: the same, each image as if from a kernel with another vdso.
  * - `refused`: the engine does not handle the object yet: exit 11 before anything is written, session unharmed.
  */
-export type Mode = 'undisturbed' | 'restart' | 'thrice' | 'alive' | 'conflict' | 'refused';
+export type Mode = 'undisturbed' | 'restart' | 'thrice' | 'alive' | 'foreign' | 'conflict' | 'refused';
 
 export interface CycleOptions {
   mode: Mode;
@@ -232,12 +236,13 @@ class Cycle {
       await this.restart(`test-${process.pid}-again`);
       await this.#running.beatOn();
     } else {
-      for (let i = 0; i < (mode === 'thrice' ? 3 : 1); i++) {
+      for (let i = 0; i < (mode === 'restart' ? 1 : 3); i++) {
         // A first dump that it survives leaves its traces (calls that the kernel has begun again) for the second.
         await this.dump();
         await this.#running.beatOn(1);
         // In one step: what it did in between would not be in the image, but in its files.
         await this.dump('kill');
+        if (mode === 'foreign') writeFileSync(this.#image!, makeVdsoForeign(readFileSync(this.#image!)));
         await this.kill();
         const before = this.#running.beats;
         await this.restart(`test-${process.pid}-${this.#program.name}-${i}`);

@@ -1,7 +1,7 @@
 /**
  * An address space, rebuilt inside a task that was forked from the builder: everything of the builder's is
- * unmapped, the kernel's vdso goes where the session knew it, the areas are mapped, and filled while the pages come
- * in: those that are not writable through /proc/PID/mem, which a tracer may.
+ * unmapped, the kernel's vdso goes where the session knew it (or beside it: vdso.ts), the areas are mapped, and
+ * filled while the pages come in: those that are not writable through /proc/PID/mem, which a tracer may.
  *
  * Meanwhile the task's calls run from a small area of our own in a gap of both address spaces. It goes last: a call
  * that unmaps the very instruction it came from is fine for a task that never returns to it.
@@ -15,6 +15,7 @@ import type { NewTask } from './new-task.ts';
 import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
 import { type MappedArea, readAreas } from './proc.ts';
 import type { CallSite, Remote, Word } from './remote.ts';
+import { detour, detourLength, digestVdso, listFunctions } from './vdso.ts';
 
 const siteLength = 128n << 10n;
 const siteDataAt = 8192n;
@@ -39,6 +40,9 @@ export class SpaceBuilder {
   readonly #space: SpaceImage;
   readonly #warn: (sentence: string) => void;
   #site: Range = { start: 0n, end: 0n };
+  /** The session's vdso is not this kernel's. */
+  #foreign = false;
+  #detours: { offset: number; code: Uint8Array }[] = [];
 
   constructor(task: NewTask, space: SpaceImage, warn: (sentence: string) => void) {
     this.#task = task;
@@ -59,6 +63,7 @@ export class SpaceBuilder {
 
   /** Advice and locks; then the call site is all that is not the session's. */
   finish(): void {
+    this.#setDetours();
     const { remote } = this.#task;
     const calls: Word[][] = [];
     for (const area of this.#space.areas) {
@@ -128,20 +133,81 @@ export class SpaceBuilder {
       if (!this.#space.areas.some((area) => overlaps(area, range))) return present;
       return this.#move(present, findGap([...now, ...this.#space.areas, this.#site], length));
     }
-    const offset = vdso.start - low;
-    if (wanted.size !== vdso.end - vdso.start || wanted.start - wanted.vvarStart !== offset) {
-      throw new PodError(
-        'cannot-restart',
-        'the vdso of this kernel has another layout than that of the session, which is not handled yet',
-        'restart on the kernel version the image comes from',
-      );
+    if (wanted.digest !== undefined && !this.#isSame(vdso, low)) {
+      this.#foreign = true;
+      return this.#placeBesideForeign(present, vdso);
     }
+    const offset = vdso.start - low;
     const target = wanted.start - offset;
     if (target === low) return present;
+    // Of a session that never called it (an upgraded one) only the start must be kept; it has room around.
+    const needed = { start: target, end: target + length };
+    const blocked = this.#space.areas.some(
+      (area) => area.kind !== 'vdso' && area.kind !== 'vvar' && overlaps(area, needed),
+    );
+    if (blocked) {
+      throw new PodError(
+        'cannot-restart',
+        `the vdso of this kernel does not fit at ${hex(wanted.start)}, where the session has it`,
+        'upgrade the image with a newer pod-filter-upgrade-2.6',
+      );
+    }
     // The two places may overlap: by way of a third one, nothing is overwritten.
     const between = this.#move(present, findGap([...now, ...this.#space.areas, this.#site], length));
     this.#clear({ start: target, end: target + length });
     return this.#move(between, target);
+  }
+
+  /** This kernel's vdso is the very one the session knows, and lies as far behind its data. */
+  #isSame(vdso: MappedArea, low: bigint): boolean {
+    const wanted = this.#space.record.vdso!;
+    if (wanted.size !== vdso.end - vdso.start || wanted.start - wanted.vvarStart !== vdso.start - low)
+      return false;
+    return Buffer.compare(wanted.digest!, digestVdso(this.#read(vdso))) === 0;
+  }
+
+  #read({ start, end }: Range): Uint8Array {
+    const bytes = new Uint8Array(Number(end - start));
+    native().readMemory(this.#task.tid, start, bytes);
+    return bytes;
+  }
+
+  /** Another kernel's vdso stays where it was, as memory; ours goes where nothing is. See vdso.ts. */
+  #placeBesideForeign(present: readonly MappedArea[], vdso: MappedArea): Range[] {
+    const low = present[0]!.start;
+    const length = present.at(-1)!.end - low;
+    const functions = new Map(
+      listFunctions(this.#read(vdso)).map(({ name, offset }) => [name, BigInt(offset)]),
+    );
+    const target = findGap([...present, ...this.#space.areas, this.#site], length);
+    const moved = this.#move(present, target);
+    const start = target + (vdso.start - low);
+    const wanted = this.#space.record.vdso!;
+    this.#detours = (wanted.functions ?? []).map(({ name, offset }) => {
+      const found = functions.get(name);
+      return { offset, code: detour(name, found === undefined ? undefined : start + found) };
+    });
+    return moved;
+  }
+
+  /** Over what the pages brought: the entries of the old vdso's functions. */
+  #setDetours(): void {
+    const { start, size } = this.#space.record.vdso ?? { start: 0n, size: 0n };
+    for (const { offset, code } of this.#detours)
+      if (BigInt(offset + detourLength) <= size)
+        native().writeMemory(this.#task.tid, start + BigInt(offset), code);
+  }
+
+  /** Pages of a vdso that is here anyway: nothing to fill. */
+  isKernels(address: bigint): boolean {
+    const { vdso } = this.#space.record;
+    return !this.#foreign && vdso !== undefined && address >= vdso.start && address < vdso.start + vdso.size;
+  }
+
+  /** Whether code at an address is of a vdso that this kernel does not have. */
+  isForeignCode(address: bigint): boolean {
+    const { vdso } = this.#space.record;
+    return this.#foreign && vdso !== undefined && address >= vdso.start && address < vdso.start + vdso.size;
   }
 
   #clear(range: Range): void {
@@ -193,7 +259,7 @@ export class SpaceBuilder {
     };
     const attachments = this.#attachments(segments);
     for (const area of this.#space.areas) {
-      if (area.kind === 'vdso' || area.kind === 'vvar') continue;
+      if (area.kind === 'vvar' || (area.kind === 'vdso' && !this.#foreign)) continue;
       const attachment = attachments.get(area);
       if (attachment) {
         close();
@@ -202,7 +268,7 @@ export class SpaceBuilder {
       }
       const length = area.end - area.start;
       const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
-      if (area.kind === 'anonymous') {
+      if (area.kind === 'anonymous' || area.kind === 'vdso') {
         calls.push([SYS.mmap, area.start, length, area.prot, flags | MAP.private | MAP.anonymous, -1, 0]);
       } else if (area.kind === 'shm') {
         calls.push([

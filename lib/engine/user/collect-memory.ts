@@ -6,6 +6,7 @@
  * A mapped file stays a file: the session's file system goes along with it.
  */
 import { closeSync, fstatSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { SYS } from './abi.ts';
@@ -16,6 +17,7 @@ import { isSysvArea, type SysvSegment } from './objects/sysv-shm.ts';
 import { openMapping, openQuietly, type PageSource, readableLength } from './page-source.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
+import { digestVdso, listFunctions } from './vdso.ts';
 
 type AreaRecord = Records['areas']['areas'][number];
 
@@ -231,9 +233,10 @@ export class MemoryCollector {
   }
 
   #addPages(mm: number, pid: number, area: MappedArea, record: AreaRecord): void {
-    if (record.shared || record.kind === 'vdso' || record.kind === 'vvar') return;
+    if (record.shared || record.kind === 'vvar') return;
     const fromFile = record.kind === 'anonymous' && area.path.startsWith('/') && area.path !== '/dev/zero';
-    const wanted = fromFile ? 'all' : record.kind === 'anonymous' ? 'present' : 'own';
+    const wanted =
+      fromFile || record.kind === 'vdso' ? 'all' : record.kind === 'anonymous' ? 'present' : 'own';
     const { start } = area;
     const length = area.end - start;
     const end = start + (fromFile ? readableLength(pid, { start, length }) : length);
@@ -333,6 +336,7 @@ function addressSpace(
     ...(vdso
       ? {
           vdso: {
+            ...describeVdso(pid, vdso),
             start: vdso.start,
             size: vdso.end - vdso.start,
             vvarStart: vvars[0]?.start ?? vdso.start,
@@ -341,6 +345,12 @@ function addressSpace(
         }
       : {}),
   };
+}
+
+function describeVdso(pid: number, { start, end }: MappedArea) {
+  const bytes = new Uint8Array(Number(end - start));
+  native().readMemory(pid, start, bytes);
+  return { digest: digestVdso(bytes), functions: listFunctions(bytes) };
 }
 
 /** Ask a process about its address space. */

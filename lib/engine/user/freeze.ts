@@ -5,10 +5,13 @@
  * the session could see, and the kernel undoes it by itself when the dumper dies. Tasks that are not stopped yet
  * can still make new ones, so the tree is walked again until a walk finds nothing new.
  *
+ * A thread is not left inside the vdso, whose code reads data of this kernel at a place of this kernel: another one
+ * could not go on there (vdso.ts). It is let run for some microseconds until it is out, each time anew.
+ *
  * A process that waits in vfork(2) does not stop until its child has let go of its memory; then everything is set
  * going for a moment and tried again.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { native, type Stop } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { PTRACE } from './abi.ts';
@@ -54,6 +57,8 @@ const SIGTRAP = 5;
 const stopTimeout = 300;
 const longestStop = 3000;
 const attempts = 12;
+/** The code of a vdso is left within microseconds; a thread that calls nothing else is met in it half of the time. */
+const mostNudges = 300;
 const gone = Symbol('gone');
 
 export class Freezer {
@@ -61,6 +66,7 @@ export class Freezer {
   readonly #groupStopped = new Set<number>();
   readonly #options: number;
   #thawed = false;
+  readonly #vdsos = new Map<number, Range | undefined>();
   #patience = stopTimeout;
 
   /** `suspendSeccomp`: a filter of the session must not see the calls we make in it; needs CAP_SYS_ADMIN. */
@@ -83,7 +89,7 @@ export class Freezer {
         );
       }
       // Let a vfork child come to its exec.
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5 << Math.min(attempt, 6));
+      pause(5 << Math.min(attempt, 6));
     }
   }
 
@@ -114,6 +120,7 @@ export class Freezer {
   }
 
   #tryFreeze(roots: readonly number[]): FrozenProcess[] | number {
+    this.#vdsos.clear();
     const processes = new Map<number, FrozenProcess>();
     for (let news = true; news; ) {
       news = false;
@@ -209,17 +216,32 @@ export class Freezer {
       this.#seized.add(tid);
       addon.interrupt(tid);
     }
-    for (;;) {
+    const vdso = this.#vdsoOf(pid);
+    for (let nudges = 0; ; ) {
       const stop = addon.waitStop(tid, this.#patience);
       if (stop === undefined) return undefined;
       if (stop.state === 'exited') {
         this.#seized.delete(tid);
         return gone;
       }
-      if (stop.event === PTRACE.eventStop) return stop;
+      if (stop.event === PTRACE.eventStop) {
+        const isGroupStop = stop.signal !== SIGTRAP;
+        if (isGroupStop || nudges++ === mostNudges || !standsIn(vdso, tid)) return stop;
+        // Some microseconds more, and it is out of it. Interrupted at once it would not run at all.
+        addon.resume(tid, PTRACE.cont, 0);
+        pause(Math.min(0.01 * nudges, 1));
+        addon.interrupt(tid);
+        continue;
+      }
       // A signal was just being delivered: it must reach the task, our stop comes right behind it.
       addon.resume(tid, PTRACE.cont, stop.event === 0 ? stop.signal : 0);
     }
+  }
+
+  /** Where a process has the kernel's vdso; asked once each attempt, since exec(2) moves it. */
+  #vdsoOf(pid: number): Range | undefined {
+    if (!this.#vdsos.has(pid)) this.#vdsos.set(pid, findVdso(pid));
+    return this.#vdsos.get(pid);
   }
 
   #seizeFailure(pid: number, tid: number, cause: unknown): PodError {
@@ -241,6 +263,28 @@ export class Freezer {
   }
 }
 
+/** The thread sleeps; ms, also less than one. */
+function pause(time: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, time);
+}
+
+interface Range {
+  start: bigint;
+  end: bigint;
+}
+
+function findVdso(pid: number): Range | undefined {
+  const line = /^([0-9a-f]+)-([0-9a-f]+) .*\[vdso\]$/m.exec(readFileSync(`/proc/${pid}/maps`, 'latin1'));
+  return line ? { start: BigInt(`0x${line[1]}`), end: BigInt(`0x${line[2]}`) } : undefined;
+}
+
+function standsIn(range: Range | undefined, tid: number): boolean {
+  if (!range) return false;
+  const registers = native().getRegisters(tid);
+  const rip = new DataView(registers.buffer, registers.byteOffset).getBigUint64(16 * 8, true);
+  return rip >= range.start && rip < range.end;
+}
+
 /** A task that was killed under us stays a zombie, and its parent waits, until its tracer has taken note. */
 function reap(tid: number): void {
   try {
@@ -256,9 +300,8 @@ function reap(tid: number): void {
 
 /** A detached task of a stopped process stops again within microseconds. */
 function awaitGroupStop(tid: number): void {
-  const cell = new Int32Array(new SharedArrayBuffer(4));
   for (let looks = 0; looks < 50 && isAlive(tid) && readStat(tid).fields[0] !== 'T'; looks++)
-    Atomics.wait(cell, 0, 0, 1);
+    pause(1);
 }
 
 function isAlive(tid: number): boolean {

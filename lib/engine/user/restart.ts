@@ -137,6 +137,9 @@ interface ProcessSet {
 const WNOHANG = 1;
 const WSTOPPED = 2;
 
+/** rip in struct user_regs_struct, bytes. */
+const ripOffset = 16 * 8;
+
 interface Space {
   builder: SpaceBuilder;
   task: NewTask;
@@ -176,6 +179,7 @@ class Builder {
     this.#tree = tree;
     files.treeMade(tree.tasks);
     this.#arrangeMemory(tree, segments);
+    this.#refuseInsideVdso(tree);
     this.#arrangeFiles(tree, files);
   }
 
@@ -187,6 +191,7 @@ class Builder {
       return;
     }
     const space = needed(this.#spaces, record.mm ?? -1, 'address space');
+    if (space.builder.isKernels(record.addr)) return;
     try {
       native().writeMemory(space.task.tid, record.addr, data);
     } catch (cause) {
@@ -394,6 +399,24 @@ class Builder {
       );
       builder.map(segments);
       this.#spaces.set(id, { builder, task });
+    }
+  }
+
+  /** Old code of a foreign vdso would read the old kernel's data; only its entries lead on. */
+  #refuseInsideVdso(tree: BuiltTree): void {
+    for (const task of tree.tasks.values()) {
+      const { record, threads } = build.processOf(this.#image, task);
+      const { builder } = needed(this.#spaces, record.mm, 'address space');
+      for (const { record: thread } of threads) {
+        const { buffer, byteOffset } = thread.registers;
+        const rip = new DataView(buffer, byteOffset).getBigUint64(ripOffset, true);
+        if (!builder.isForeignCode(rip)) continue;
+        throw new PodError(
+          'cannot-restart',
+          `thread ${thread.tid} of process ${record.pid} was stopped inside the vdso of another kernel`,
+          'dump the session again, or restart it on the kernel version the image comes from',
+        );
+      }
     }
   }
 
