@@ -300,8 +300,7 @@ function reap(tid: number): void {
 
 /** A detached task of a stopped process stops again within microseconds. */
 function awaitGroupStop(tid: number): void {
-  for (let looks = 0; looks < 50 && isAlive(tid) && readStat(tid).fields[0] !== 'T'; looks++)
-    pause(1);
+  for (let looks = 0; looks < 50 && isAlive(tid) && readStat(tid).fields[0] !== 'T'; looks++) pause(1);
 }
 
 function isAlive(tid: number): boolean {
