@@ -49,7 +49,8 @@ function run(list, jobs) {
       'run',
       '--disable-coverage',
       `--reporter=${process.stdout.isTTY ? 'base' : 'tap'}`,
-      '--timeout=600',
+      // A whole campaign may be in one file.
+      `--timeout=${list.some((file) => campaigns.test(file)) ? 1800 : 600}`,
       `--jobs=${jobs}`,
       '--node-arg=--import=./scripts/plain-children.mjs',
       `--output-file=${record}`,

@@ -8,9 +8,16 @@ import { users } from '../pod/house.ts';
 import { makeDrive, remount, whyNoDrive } from '../tools/drive.ts';
 import { Random } from '../tools/random.ts';
 import { beatsOn, goesOn, lastBeat, startBeating } from './beating.ts';
-import { filesBelow, makeShell, type Shell, waitFor, writePassphrase } from './session-house.ts';
+import {
+  campaignUsers,
+  filesBelow,
+  makeShell,
+  type Shell,
+  waitFor,
+  writePassphrase,
+} from './session-house.ts';
 
-t.setTimeout(300_000);
+t.setTimeout(900_000);
 
 const saysItGoesOn = /^pod: error: [^\n]*; the session goes on$/m;
 const says = /^pod: error: [^\n]+[^.\n]\n(pod: hint: [^\n]+\n)?$/m;
@@ -40,7 +47,7 @@ function statusOf(pid: number): string {
   }
 }
 
-for (const user of users) {
+for (const user of campaignUsers) {
   t.test(`as ${user}`, async (t) => {
     const shell = makeShell(t, user);
     writeKeys(shell);

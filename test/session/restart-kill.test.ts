@@ -5,15 +5,14 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
-import { users } from '../pod/house.ts';
 import { Random } from '../tools/random.ts';
-import { disturbed, makeShell, podProcesses, waitFor } from './session-house.ts';
+import { campaignUsers, disturbed, makeShell, podProcesses, short, waitFor } from './session-house.ts';
 
-const rounds = Number(process.env['POD_TEST_ROUNDS'] ?? 9);
+const rounds = Number(process.env['POD_TEST_ROUNDS'] ?? (short ? 6 : 9));
 
 t.setTimeout(120_000 + rounds * 5000);
 
-for (const user of users) {
+for (const user of campaignUsers) {
   t.test(`as ${user}`, async (t) => {
     const shell = makeShell(t, user);
     const random = new Random(Number(process.env['POD_TEST_SEED'] ?? 11));

@@ -6,9 +6,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { innerPid, pidNamespace, processesByNamespace } from '../../lib/pod/proc.ts';
 import { packageRoot } from '../../native/package-root.ts';
-import { type House, makeHouse } from '../pod/house.ts';
+import { type House, makeHouse, users } from '../pod/house.ts';
 import { heldTasks } from '../tools/cycle.ts';
 import { keepDescriptors } from '../tools/running-program.ts';
+
+/** POD_TEST_SHORT=1, as in CI: what holds for each user is tried for one, and what is random less often. */
+export const short = (process.env['POD_TEST_SHORT'] ?? '') !== '';
+
+/** Who goes through all of a campaign. */
+export const campaignUsers = short ? users.slice(-1) : users;
 
 export interface Shell extends House {
   /** Run a shell line to its end. Its status is that of its last command. */
@@ -68,7 +74,7 @@ export function makeShell(t: Test, user: string, more: Record<string, string> = 
         cwd: '/',
         env: { ...environment, ...variables },
         stdio: ['ignore', ...fds],
-        timeout: 60_000,
+        timeout: 180_000,
         killSignal: 'SIGKILL',
       });
       for (const fd of fds) closeSync(fd);

@@ -6,12 +6,11 @@ import { chmodSync, existsSync, readdirSync, readFileSync, symlinkSync } from 'n
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
-import { users } from '../pod/house.ts';
 import { makeDrive, remount, whyNoDrive } from '../tools/drive.ts';
 import { goesOn, startBeating } from './beating.ts';
-import { makeShell, type Shell, waitFor } from './session-house.ts';
+import { campaignUsers, makeShell, type Shell, waitFor } from './session-house.ts';
 
-t.setTimeout(300_000);
+t.setTimeout(900_000);
 
 /** The line that begins with pod-dump, with its statuses in a file. No shell may hold the pipe's end beside it. */
 const suspendInto = (line: string, options = '') =>
@@ -40,7 +39,7 @@ function readIn(shell: Shell, name: string): string {
 
 const saysItGoesOn = /^pod-dump: error: .*the session goes on\n/m;
 
-for (const user of users) {
+for (const user of campaignUsers) {
   t.test(`as ${user}`, async (t) => {
     const shell = makeShell(t, user);
     t.equal(shell.sh('mkdir $F/stick').status, 0);
