@@ -27,6 +27,7 @@ const holdsNames = new Set([
   'file-locks',
   'syscall-storm',
   'stopped',
+  'unix-rights',
 ]);
 
 /** Of these, what is held can be held by one session only. */

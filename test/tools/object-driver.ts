@@ -28,8 +28,7 @@ export interface Dumped {
   losses: string[];
 }
 
-function openFile(id: number, pid: number, fd: number): OpenFile {
-  const local = borrow(pid, fd);
+function openFile(id: number, pid: number, fd: number, local = borrow(pid, fd)): OpenFile {
   const infoLines = readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1')
     .split('\n')
     .filter((line) => line.includes(':'));
@@ -71,11 +70,21 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
   const losses: string[] = [];
   const carriers = new Carriers();
   const memory = new Map<string, unknown>();
-  let nextId = files.length;
+  let nextId: number | undefined;
   const context: DumpContext = {
     files,
     fileAt: (holder, fd) => (holder === pid ? byNumber.get(fd) : undefined),
-    newFileId: () => nextId++,
+    newFileId() {
+      nextId ??= files.length;
+      return nextId++;
+    },
+    adopt(local) {
+      const known = files.find((file) => sameFile(process.pid, file.local, process.pid, local));
+      if (!known)
+        files.push({ ...openFile(files.length, process.pid, local, local), holders: [], inFlight: true });
+      else closeLocal(local);
+      return known ?? files.at(-1)!;
+    },
     innerPid: (hostPid) => (hostPid === pid ? pid : 0),
     once<Value>(key: string, make: () => Value): Value {
       if (!memory.has(key)) memory.set(key, make());
@@ -96,6 +105,9 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
     },
   };
   try {
+    for (let at = 0; at < files.length; at++) {
+      fileObjects.find((object) => object.matches(files[at]!))?.discover?.(files[at]!, context);
+    }
     const records: OutRecord[] = [];
     for (const object of fileObjects) {
       for (const file of files) {

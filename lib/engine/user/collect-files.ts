@@ -35,12 +35,9 @@ export function collectFiles(
   putOff: number,
   carriers: Carriers,
 ): CollectedFiles {
-  const shared = new SharedFiles<OpenFile>();
   const files: OpenFile[] = [];
-  const byDescriptor = new Map<string, OpenFile>();
+  const finder = new FileFinder(view, files, putOff, carriers);
   const tableRecords: OutRecord[] = [];
-  const context = makeContext(view, files, byDescriptor, putOff, carriers);
-  const locks = new LockCollector();
   const release = () => {
     for (const file of files) closeLocal(file.local);
     files.length = 0;
@@ -54,16 +51,9 @@ export function collectFiles(
         for (const fd of listDescriptors(table.pid)) {
           const local = Number(native().syscall(SYS.pidfd_getfd, pidfd, fd, 0));
           const infoLines = readKeyedLines(`/proc/${table.pid}/fdinfo/${fd}`);
-          const { value: file, first } = shared.find(local, () =>
-            openFile(files.length, table.pid, fd, local, infoLines),
-          );
-          if (first) files.push(file);
-          else closeLocal(local);
-          file.holders.push({ pid: table.pid, fd });
-          byDescriptor.set(`${table.pid}:${fd}`, file);
+          const file = finder.take(local, table, fd, infoLines);
           const closeOnExec = hasCloseOnExec(infoLines);
           entries.push({ fd, file: file.id, ...(closeOnExec ? { closeOnExec } : {}) });
-          locks.add(file, table.id, infoLines, context);
         }
       } finally {
         closeLocal(pidfd);
@@ -76,23 +66,73 @@ export function collectFiles(
         });
       }
     }
-    refuseHiddenLocks(view, locks);
-    const records = dumpObjects(files, context);
-    return { records: [...records, ...tableRecords, ...locks.records()], release };
+    finder.discover();
+    refuseHiddenLocks(view, finder.locks);
+    const records = dumpObjects(files, finder.context);
+    return { records: [...records, ...tableRecords, ...finder.locks.records()], release };
   } catch (cause) {
     release();
     throw cause;
   }
 }
 
-function openFile(id: number, pid: number, fd: number, local: number, infoLines: string[]): OpenFile {
+/** Every open file of the session, once: those with descriptors, and those that only a socket's queue holds. */
+class FileFinder {
+  readonly locks = new LockCollector();
+  readonly context: DumpContext;
+  readonly #files: OpenFile[];
+  readonly #shared = new SharedFiles<OpenFile>();
+  readonly #byDescriptor = new Map<string, OpenFile>();
+
+  /** What is found goes into `files`. */
+  constructor(view: SessionView, files: OpenFile[], putOff: number, carriers: Carriers) {
+    this.#files = files;
+    const adopt = (local: number, through: OpenFile) => this.#adopt(local, through);
+    this.context = makeContext(view, files, this.#byDescriptor, adopt, putOff, carriers);
+  }
+
+  /** The open file of a descriptor, of which `local` is our duplicate. */
+  take(local: number, table: TableOwner, fd: number, infoLines: string[]): OpenFile {
+    const file = this.#find(local, { pid: table.pid, fd }, infoLines);
+    file.holders.push({ pid: table.pid, fd });
+    this.#byDescriptor.set(`${table.pid}:${fd}`, file);
+    this.locks.add(file, table.id, infoLines, this.context);
+    return file;
+  }
+
+  /** What is found on the way may lead to more. */
+  discover(): void {
+    for (let at = 0; at < this.#files.length; at++) {
+      const file = this.#files[at]!;
+      fileObjects.find((object) => object.matches(file))?.discover?.(file, this.context);
+    }
+  }
+
+  #adopt(local: number, through: OpenFile): OpenFile {
+    const infoLines = readKeyedLines(`/proc/self/fdinfo/${local}`);
+    const file = this.#find(local, { pid: through.pid, fd: through.fd, inFlight: true }, infoLines);
+    this.locks.add(file, undefined, infoLines, this.context);
+    return file;
+  }
+
+  #find(local: number, place: Pick<OpenFile, 'pid' | 'fd' | 'inFlight'>, infoLines: string[]): OpenFile {
+    const { value: file, first } = this.#shared.find(local, () => ({
+      ...describeLocal(local, infoLines),
+      id: this.#files.length,
+      ...place,
+    }));
+    if (first) this.#files.push(file);
+    else closeLocal(local);
+    return file;
+  }
+}
+
+/** What our own duplicate of a descriptor tells. */
+function describeLocal(local: number, infoLines: string[]): Omit<OpenFile, 'id' | 'pid' | 'fd'> {
   return {
-    id,
-    pid,
-    fd,
     holders: [],
     local,
-    link: readDescriptorLink(pid, fd),
+    link: readDescriptorLink('self', local),
     stat: fstatSync(local, { bigint: true }),
     flags: control(local, F.getfl) & ~O.largefile,
     info: new Map(
@@ -118,6 +158,7 @@ function makeContext(
   view: SessionView,
   files: readonly OpenFile[],
   byDescriptor: ReadonlyMap<string, OpenFile>,
+  adopt: DumpContext['adopt'],
   putOff: number,
   carriers: Carriers,
 ): DumpContext {
@@ -131,6 +172,7 @@ function makeContext(
       nextId ??= files.length;
       return nextId++;
     },
+    adopt,
     innerPid: (pid) => view.innerPid(pid),
     once<Value>(key: string, make: () => Value): Value {
       if (!memory.has(key)) memory.set(key, make());
@@ -150,7 +192,7 @@ function makeContext(
 }
 
 const describeHolder = (file: OpenFile) =>
-  `${describeProcess(file.pid)}, descriptor ${file.fd} (${file.link})`;
+  `${describeProcess(file.pid)}, ${file.inFlight ? 'on its way through ' : ''}descriptor ${file.fd} (${file.link})`;
 
 function dumpObjects(files: readonly OpenFile[], context: DumpContext): OutRecord[] {
   // An object may name others (an epoll set its targets), so each kind is written in the order of the list, and

@@ -313,6 +313,8 @@ function hello(
     const feature = needs[name];
     if (feature) requires.add(feature);
     if (name === 'shm' && (meta as Records['shm']).origin === 'memfd') requires.add('memfd');
+    if (name === 'content' && (meta as Records['content']).rights) requires.add('descriptors-in-flight');
+    if (name === 'unix-socket' && (meta as Records['unix-socket']).waiting) requires.add('socket-backlog');
     if (name === 'process' && (meta as Records['process']).timers) requires.add('posix-timers');
     if (name === 'thread' && (meta as Records['thread']).robustList) requires.add('futex-lists');
     if (name === 'thread' && (meta as Records['thread']).rseq) requires.add('rseq');

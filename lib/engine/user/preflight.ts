@@ -21,6 +21,8 @@ const knownFeatures = new Set([
   'rseq',
   'waitid',
   'memfd',
+  'descriptors-in-flight',
+  'socket-backlog',
   'thread-groups',
 ]);
 

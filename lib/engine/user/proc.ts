@@ -112,7 +112,7 @@ export function listDescriptors(pid: number): number[] {
     .sort((a, b) => a - b);
 }
 
-export function readDescriptorLink(pid: number, fd: number): string {
+export function readDescriptorLink(pid: number | 'self', fd: number): string {
   return readlinkSync(`/proc/${pid}/fd/${fd}`);
 }
 

@@ -35,7 +35,7 @@ export class FilesCheck {
   readonly #containers = new Map<number, Container>();
   /** Stream sockets that wait for their other end: id of the peer → id of the socket that names it. */
   readonly #peers = new Map<number, number>();
-  /** Datagram sockets may name one that comes later, and that one need not name them. */
+  /** What may be named before it comes: by datagram sockets, queues, listeners and those that wait for them. */
   readonly #later = new Map<number, string>();
   #table: { id: number; last: number } | undefined;
   #lockCount = 0;
@@ -94,6 +94,7 @@ export class FilesCheck {
     if (record.sender !== undefined && !this.#ids.has(record.sender))
       this.#later.set(record.sender, `content of open file ${record.file}`);
     if (!container.file) container.used = behind;
+    for (const id of record.rights ?? []) this.#later.set(id, `content of open file ${record.file}`);
   }
 
   table(record: Records['fd-table']): void {

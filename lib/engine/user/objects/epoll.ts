@@ -44,8 +44,9 @@ function parseLine(line: string): Line {
 /** Whether the entry `index` among those under the number `line.fd` is of this open file. */
 function isTarget(set: OpenFile, line: Line, index: number, target: OpenFile): boolean {
   if (line.inode !== undefined && line.inode !== target.stat.ino) return false;
-  const slot = new Uint8Array(new Uint32Array([set.fd, line.fd, index]).buffer);
-  return Number(native().syscall(SYS.kcmp, target.pid, set.pid, KCMP_EPOLL_TFD, target.fd, slot)) === 0;
+  const slot = new Uint8Array(new Uint32Array([set.local, line.fd, index]).buffer);
+  const us = process.pid;
+  return Number(native().syscall(SYS.kcmp, us, us, KCMP_EPOLL_TFD, target.local, slot)) === 0;
 }
 
 function findTarget(set: OpenFile, line: Line, index: number, context: DumpContext): OpenFile {

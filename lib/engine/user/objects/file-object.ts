@@ -11,9 +11,11 @@ import type { Remote } from '../remote.ts';
 export interface OpenFile {
   /** Object id in the image. */
   id: number;
-  /** One descriptor of it: host pid and number. */
+  /** One descriptor of it: host pid and number. Of a file in flight: of the socket it is found in. */
   pid: number;
   fd: number;
+  /** No process has it open: it is on its way through a unix socket. */
+  inFlight?: boolean;
   /** All descriptors of it, in order of process and number. */
   holders: { pid: number; fd: number }[];
   /** Our own descriptor of the same open file description (pidfd_getfd); shares its offset and flags. */
@@ -46,6 +48,11 @@ export interface DumpContext {
   innerPid(hostPid: number): number;
   /** Remember something between files of the same kind (pipes already written, terminals already numbered). */
   once<Value>(key: string, make: () => Value): Value;
+  /**
+   * The open file behind a descriptor of ours that came out of a message in the socket `through`. Takes the
+   * descriptor.
+   */
+  adopt(local: number, through: OpenFile): OpenFile;
   /** Run system calls in the process (any of its threads), undisturbed. */
   within<Result>(pid: number, body: (remote: Remote) => Result): Result;
   /** The shared memory object that carries a file without a name; `path` is the one it had in the pod. */
@@ -111,6 +118,8 @@ export interface FileObject {
   coverage: string;
   /** Whether an open file is of this kind. The first object in index.ts that says yes dumps it. */
   matches(file: OpenFile): boolean;
+  /** Before anything is dumped: look for open files that only this one leads to (`adopt`). */
+  discover?(file: OpenFile, context: DumpContext): void;
   /** Its records. May refuse. Must not change the session. */
   dump(file: OpenFile, context: DumpContext): OutRecord[];
   /** Make it again in the builder. `record` is one of `records`, checked against its schema. */

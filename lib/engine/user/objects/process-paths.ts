@@ -27,6 +27,13 @@ export function processIn(path: string): number | undefined {
 export function refuseForeignProcess(file: OpenFile, path: string, context: DumpContext): void {
   const pid = processIn(path);
   if (pid === undefined) return;
+  if (file.inFlight) {
+    context.refuse(
+      file,
+      'what shows a process is on its way through a socket',
+      'try again in a moment, when the receiver has taken it',
+    );
+  }
   const inside = new Set(
     context.files.flatMap((each) => each.holders.map((holder) => context.innerPid(holder.pid))),
   );

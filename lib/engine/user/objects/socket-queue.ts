@@ -8,7 +8,7 @@
  */
 import { native, type ReceivedMessage } from '../../../../native/index.ts';
 import { maxData } from '../../../stream/frame.ts';
-import { SYS } from '../abi.ts';
+import { MAP, PROT, pageSize, SYS } from '../abi.ts';
 import type { DumpContext, OpenFile } from './file-object.ts';
 import { closeLocal, codeOf, pollNow, readable, readOption, setSocketOption } from './local-calls.ts';
 
@@ -18,12 +18,15 @@ export interface Message {
   credentials: [pid: number, uid: number, gid: number] | undefined;
   /** Bound name of the sender (datagrams), empty when it has none. */
   sender: Uint8Array;
+  /** Open files that came with it (SCM_RIGHTS). */
+  rights: OpenFile[];
 }
 
 const SOL_SOCKET = 1;
 const SO_PEEK_OFF = 42;
 const MSG_OOB = 1;
 const MSG_PEEK = 2;
+const MSG_CTRUNC = 8;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 const MSG_CMSG_CLOEXEC = 0x40000000;
@@ -43,7 +46,7 @@ export function setPeekOffset(fd: number, offset: number): void {
   setSocketOption(fd, SO_PEEK_OFF, offset);
 }
 
-/** The queue of a stream socket; pieces differ only in their credentials. */
+/** The queue of a stream socket; pieces differ in their credentials, or open files came with their first byte. */
 export function peekStream(file: OpenFile, context: DumpContext): Message[] {
   const { local } = file;
   refuseUrgent(file, context);
@@ -52,18 +55,51 @@ export function peekStream(file: OpenFile, context: DumpContext): Message[] {
   if (total === 0) return [];
   const before = peekOffset(local);
   const messages: Message[] = [];
+  let moved = before >= 0;
+  const moveTo = (at: number) => {
+    if (moved || at > 0) setPeekOffset(local, at);
+    moved ||= at > 0;
+  };
   try {
     for (let at = 0; at < total; ) {
-      if (at > 0 || before >= 0) setPeekOffset(local, at);
+      moveTo(at);
       const got = native().receiveMessage(local, total - at, peek);
       if (!got || got.data.length === 0) break;
-      messages.push(readMessage(got, file, context));
-      at += got.data.length;
+      const message = readMessage(got, file, context);
+      const { data } = message;
+      moveTo(at);
+      const plain = message.rights.length > 0 ? bytesBeforeLast(local, data.length) : 0;
+      if (plain > 0) messages.push({ ...message, data: data.subarray(0, plain), rights: [] });
+      messages.push({ ...message, data: data.subarray(plain) });
+      at += data.length;
     }
   } finally {
-    if (before >= 0 || messages.length > 1) setPeekOffset(local, before);
+    if (moved) setPeekOffset(local, before);
   }
   return messages.flatMap(split);
+}
+
+/**
+ * A look that shows open files ends with the bytes that brought them, and may begin with others that did not: which,
+ * it does not say. But a buffer too short by one byte of memory takes only what was sent before the last.
+ */
+function bytesBeforeLast(local: number, length: number): number {
+  const { mmap, munmap } = SYS;
+  const room = Math.ceil(length / pageSize) * pageSize;
+  const guarded = BigInt(room + pageSize);
+  const flags = MAP.private | MAP.anonymous;
+  const start = native().syscall(mmap, 0, guarded, PROT.read | PROT.write, flags, -1, 0);
+  try {
+    const end = start + BigInt(room);
+    native().syscall(SYS.mprotect, end, pageSize, 0);
+    const buffer = end - BigInt(length - 1);
+    return Number(native().syscall(SYS.recvfrom, local, buffer, length, peek, 0, 0));
+  } catch (cause) {
+    if (codeOf(cause) !== 'EFAULT') throw cause;
+    return 0;
+  } finally {
+    native().syscall(munmap, start, guarded);
+  }
 }
 
 /** The queue of a datagram or seqpacket socket. */
@@ -124,19 +160,33 @@ function refuseUrgent(file: OpenFile, context: DumpContext): void {
 }
 
 function readMessage(got: ReceivedMessage, file: OpenFile, context: DumpContext): Message {
-  if (closeReceived(got) > 0) {
+  if ((got.flags & MSG_CTRUNC) !== 0) {
+    closeReceived(got);
     context.refuse(
       file,
-      'open files are on their way through it (SCM_RIGHTS)',
-      'try again in a moment, when the receiver has taken them',
+      'more open files are on their way through it than pod-dump may have open',
+      'raise the limit of open files (ulimit -n)',
     );
   }
+  const rights: OpenFile[] = [];
   let credentials: Message['credentials'];
   for (const { type, body } of controls(got.control)) {
-    if (type !== SCM_CREDENTIALS) continue;
-    credentials = [body.getInt32(0, true), body.getUint32(4, true), body.getUint32(8, true)];
+    if (type === SCM_CREDENTIALS) {
+      credentials = [body.getInt32(0, true), body.getUint32(4, true), body.getUint32(8, true)];
+    } else if (type === SCM_PIDFD) {
+      for (const fd of numbersIn(body)) closeLocal(fd);
+    } else if (type === SCM_RIGHTS) {
+      for (const fd of numbersIn(body)) rights.push(context.adopt(fd, file));
+    }
   }
-  return { data: got.data, credentials, sender: got.address.slice(2) };
+  return { data: got.data, credentials, sender: got.address.slice(2), rights };
+}
+
+/** Descriptors in a control message; a pidfd may be an error instead. */
+function numbersIn(body: DataView): number[] {
+  const numbers: number[] = [];
+  for (let at = 0; at + 4 <= body.byteLength; at += 4) numbers.push(body.getInt32(at, true));
+  return numbers.filter((fd) => fd >= 0);
 }
 
 /** Looking at a message with descriptors gave us copies of them: close these. Returns how many SCM_RIGHTS held. */
@@ -144,11 +194,9 @@ function closeReceived(got: ReceivedMessage): number {
   let rights = 0;
   for (const { type, body } of controls(got.control)) {
     if (type !== SCM_RIGHTS && type !== SCM_PIDFD) continue;
-    for (let at = 0; at + 4 <= body.byteLength; at += 4) {
-      const fd = body.getInt32(at, true);
-      if (fd >= 0) closeLocal(fd);
-      if (type === SCM_RIGHTS) rights += 1;
-    }
+    const fds = numbersIn(body);
+    for (const fd of fds) closeLocal(fd);
+    if (type === SCM_RIGHTS) rights += fds.length;
   }
   return rights;
 }
@@ -167,11 +215,12 @@ function* controls(bytes: Uint8Array): Generator<{ type: number; body: DataView 
   }
 }
 
-/** Pieces that fit into frames. */
+/** Pieces that fit into frames. Open files go with the first. */
 function split(message: Message): Message[] {
   const pieces: Message[] = [];
   for (let at = 0; at < message.data.length; at += maxData) {
-    pieces.push({ ...message, data: message.data.subarray(at, at + maxData) });
+    const rights = at === 0 ? message.rights : [];
+    pieces.push({ ...message, data: message.data.subarray(at, at + maxData), rights });
   }
   return pieces;
 }

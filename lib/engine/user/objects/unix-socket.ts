@@ -244,6 +244,7 @@ function contentRecord(
         ? { credentials: [context.innerPid(credentials[0]), credentials[1], credentials[2]] }
         : {}),
       ...(sender === undefined ? {} : { sender }),
+      ...(message.rights.length > 0 ? { rights: message.rights.map(({ id }) => id) } : {}),
     },
     data: message.data,
   };
@@ -265,13 +266,27 @@ function findSender(file: OpenFile, message: Message, context: DumpContext): num
   );
 }
 
+/** What waits in it: looked at once, because looking is not without traces (socket-queue.ts). */
+function readQueue(file: OpenFile, context: DumpContext): Message[] {
+  return context.once(`queue of socket ${file.id}`, () => {
+    const socket = findSocket(file, context);
+    if (socket.listening) return [];
+    if (typeNames[socket.type] !== 'stream') return peekMessages(file, (socket.shutdown & 1) !== 0, context);
+    return socket.peer === undefined ? [] : peekStream(file, context);
+  });
+}
+
 export const unixSocket: FileObject = {
   records: ['unix-socket'],
   coverage:
-    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries and credentials, half-closed and closed ends, buffer sizes, time-outs; listening ones without waiting connections. Refused: a partner outside the session, descriptors on their way (SCM_RIGHTS), urgent data. SO_PEERCRED shows the pod's first process afterwards",
+    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones without waiting connections. Refused: a partner outside the session, urgent data. SO_PEERCRED shows the pod's first process afterwards",
 
   matches: (file) =>
     file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF_UNIX,
+
+  discover(file, context) {
+    readQueue(file, context);
+  },
 
   dump(file, context) {
     const socket = findSocket(file, context);
@@ -279,13 +294,7 @@ export const unixSocket: FileObject = {
     if (type === undefined) return context.refuse(file, `it is a unix socket of unknown type ${socket.type}`);
     const state = readState(file, socket, context);
     const shut = (socket.shutdown & 1) !== 0;
-    const messages = socket.listening
-      ? []
-      : type === 'stream'
-        ? state.state === 'unconnected'
-          ? []
-          : peekStream(file, context)
-        : peekMessages(file, shut, context);
+    const messages = readQueue(file, context);
     const name = readName(file, socket, context);
     const meta = {
       id: file.id,
