@@ -15,6 +15,7 @@ import { getSystemErrorMap } from 'node:util';
 import { nativeProgram } from '../../native/index.ts';
 import { runtimeDirectory } from '../runtime/runtime-dir.ts';
 import { PodError } from '../stream/error.ts';
+import { type Clocks, clockOffsets } from './clocks.ts';
 import { killPod } from './kill.ts';
 import { readStat } from './proc.ts';
 import { checkName, type PodEntry, socketPath, writeEntry } from './registry.ts';
@@ -37,6 +38,8 @@ export interface PodOptions {
   columns?: number;
   /** The N of the console's /dev/pts/N, below 512. Default 0. */
   console?: number;
+  /** Where its monotonic and boot clocks go on from. Default: the caller's. Needs hasTimeNamespaces(). */
+  clocks?: Clocks;
   /** The console does not echo and translates nothing: for a session whose input and output are not a person's. */
   plain?: boolean;
 }
@@ -163,6 +166,7 @@ function initArguments(
     ['--cwd', cwd],
     ['--hostname', hostname],
     ['--domainname', options.domainname],
+    ['--clocks', options.clocks === undefined ? undefined : clockOffsets(options.clocks)],
     ['--console', options.console === undefined ? undefined : String(options.console)],
     ['--size', `${options.rows ?? 24}x${options.columns ?? 80}`],
   ];
@@ -272,6 +276,12 @@ function explain(line: string, options: PodOptions): PodError {
         {
           exitCode: 126,
         },
+      );
+    case '/proc/self/timens_offsets':
+      return new PodError(
+        'cannot-restart',
+        `the session's clocks cannot go on here: ${text}`,
+        'the image gives impossible times',
       );
     case 'main':
       return new PodError('other', 'the main process is not in the pod');

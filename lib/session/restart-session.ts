@@ -4,6 +4,7 @@ import { Restart } from '../engine/user/restart.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
 import { quote } from '../image/model.ts';
 import type { Records } from '../image/record.ts';
+import { hasTimeNamespaces, readClocks } from '../pod/clocks.ts';
 import { holdPod, type PreparedPod } from '../pod/create.ts';
 import { isName, type PodEntry } from '../pod/registry.ts';
 import { readDescriptor } from '../stream/descriptor.ts';
@@ -124,7 +125,24 @@ async function makePod(restart: Restart, options: RestartSessionOptions): Promis
     ...(options.root === undefined ? {} : { root: options.root }),
     ...(hostname === '' ? {} : { hostname }),
     console: consoleNumber(image.objects),
+    ...clocksOf(hello, options.warn),
   });
+}
+
+/** A second more or less is noticed by nobody. */
+const noticeable = 1_000_000_000n;
+
+function clocksOf(
+  { clocks }: Records['hello'],
+  warn: (sentence: string) => void,
+): { clocks?: Records['hello']['clocks'] } {
+  if (hasTimeNamespaces()) return { clocks };
+  const jump = readClocks().monotonicNs - clocks.monotonicNs;
+  if (jump > noticeable || -jump > noticeable)
+    warn(
+      `this kernel has no time namespaces: the session's monotonic clock jumps by ${jump / 1_000_000_000n} seconds, and what waits for a time may come early or late`,
+    );
+  return {};
 }
 
 /** Numbers that a pod's console may have. */

@@ -22,6 +22,7 @@ enum {
 
 struct options {
   const char *folder, *name, *root, *cwd, *hostname, *domainname;
+  const char *clocks;  /* for /proc/self/timens_offsets, time_namespaces(7) */
   int user;    /* in a user namespace of its own */
   int plain;   /* the console does not echo and translates nothing */
   long rows, columns;

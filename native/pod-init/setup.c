@@ -2,7 +2,7 @@
  * pod-init: makes the namespaces of a pod, its mounts and its console, and stays as its pid 1.
  *
  *   pod-init --folder DIR --name NAME [--user] [--root DIR] [--cwd DIR] [--hostname H] [--domainname D]
- *            [--console N] [--size ROWSxCOLUMNS] [--plain] [-- COMMAND ARGUMENTS…]        (status channel on descriptor 3)
+ *            [--console N] [--clocks OFFSETS] [--size ROWSxCOLUMNS] [--plain] [-- COMMAND ARGUMENTS…]        (status channel on descriptor 3)
  *
  * Order, and why: the name is taken (socket bound, under a lock) while the host's files are still in sight; then
  * the namespaces; then a fork, because only a child enters a new pid namespace; the child mounts, makes the
@@ -22,6 +22,10 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <asm/ioctls.h>
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
 
 struct options options;
 static int have_name;
@@ -124,7 +128,10 @@ static void take_name(void) {
 static void enter_namespaces(void) {
   long uid = sys(geteuid), gid = sys(getegid);
   int spaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
+  if (options.clocks) spaces |= CLONE_NEWTIME;
   must(sys(unshare, options.user ? spaces | CLONE_NEWUSER : spaces), "unshare");
+  /* Only as long as nobody has entered it: before the fork. */
+  if (options.clocks) write_file("/proc/self/timens_offsets", options.clocks);
   if (!options.user) return;
   struct text users = {0}, groups = {0};
   add_number(&users, uid), add(&users, " "), add_number(&users, uid), add(&users, " 1\n");
@@ -389,6 +396,8 @@ static void read_options(char **argument) {
       const char *rest;
       options.rows = read_number(value_of(argument++), &rest);
       options.columns = *rest ? read_number(rest + 1, &rest) : 80;
+    } else if (same(name, "--clocks")) {
+      options.clocks = value_of(argument++);
     } else if (same(name, "--console")) {
       const char *rest;
       options.console = read_number(value_of(argument++), &rest);

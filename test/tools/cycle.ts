@@ -20,6 +20,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { packageRoot } from '../../native/package-root.ts';
 import { makeVdsoForeign } from './foreign-vdso.ts';
 import { buildProgram, type Program } from './programs.ts';
@@ -30,12 +31,21 @@ import { keepDescriptors, RunningProgram, until } from './running-program.ts';
  * - `restart`: dumped, killed, restarted.
  * - `thrice`: the same, three generations in a row, each from the image of the one before.
  * - `alive`: restarted while the original is still there (stopped), so that its pids are taken.
+ * - `later`: restarted when some seconds have passed, which its monotonic clocks must not notice; for `clocks`.
  * - `foreign`: the same, each image as if from a kernel with another vdso.
  * - `conflict`: restarted while the original is still there, whose locks it can't have: exit 12, original unharmed.
  * - `foreign`: the same, each image as if from a kernel with another vdso.
  * - `refused`: the engine does not handle the object yet: exit 11 before anything is written, session unharmed.
  */
-export type Mode = 'undisturbed' | 'restart' | 'thrice' | 'alive' | 'foreign' | 'conflict' | 'refused';
+export type Mode =
+  | 'undisturbed'
+  | 'restart'
+  | 'thrice'
+  | 'alive'
+  | 'later'
+  | 'foreign'
+  | 'conflict'
+  | 'refused';
 
 export interface CycleOptions {
   mode: Mode;
@@ -48,6 +58,8 @@ export interface CycleOptions {
 }
 
 const nobody = 65534;
+/** ms that pass in mode `later`. */
+const later = 3000;
 
 /** What a command of ours left behind. */
 interface Outcome {
@@ -236,7 +248,7 @@ class Cycle {
       await this.restart(`test-${process.pid}-again`);
       await this.#running.beatOn();
     } else {
-      for (let i = 0; i < (mode === 'restart' ? 1 : 3); i++) {
+      for (let i = 0; i < (mode === 'restart' || mode === 'later' ? 1 : 3); i++) {
         // A first dump that it survives leaves its traces (calls that the kernel has begun again) for the second.
         await this.dump();
         await this.#running.beatOn(1);
@@ -244,6 +256,7 @@ class Cycle {
         await this.dump('kill');
         if (mode === 'foreign') writeFileSync(this.#image!, makeVdsoForeign(readFileSync(this.#image!)));
         await this.kill();
+        if (mode === 'later') await sleep(later);
         const before = this.#running.beats;
         await this.restart(`test-${process.pid}-${this.#program.name}-${i}`);
         await this.#running.beatOn();
@@ -251,8 +264,17 @@ class Cycle {
       }
     }
     const result = await this.#running.finish();
+    if (this.#program.name === 'clocks') this.#checkGap(mode === 'later');
     if (result !== 'ok') throw new CycleError(`the program says: ${result}`);
     await until(() => this.#heldTasks().length === 0, 5_000);
+  }
+
+  /** By how much the wall clock ran ahead of the others, ms, as the program saw it. */
+  #checkGap(isLater: boolean): void {
+    const gap = Number(readFileSync(join(this.#running.folder, 'gap'), 'utf8'));
+    // From the stop of the tasks to the restart: at least the wait, and not much more than all commands took.
+    if (isLater && gap < later - 500) throw new CycleError(`the monotonic clock noticed the move: ${gap} ms`);
+    if (gap < -500) throw new CycleError(`the monotonic clock ran ahead by ${-gap} ms`);
   }
 
   /** Everything that may tell what went wrong. */

@@ -6,7 +6,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readlinkSync } from 'node:fs';
 import { arch, release } from 'node:os';
-import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { maxData } from '../../stream/frame.ts';
@@ -104,6 +103,7 @@ function writeError(writer: StreamWriter, cause: unknown): void {
 
 interface Collected {
   names: { hostname: string; domainname: string };
+  clocks: Records['hello']['clocks'];
   tree: Records['tree']['processes'];
   records: OutRecord[];
   pages: PageSource[];
@@ -166,12 +166,13 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
     }
   }
   const names = view.within(view.alive[0]!.pid, askNames);
+  const clocks = view.within(view.alive[0]!.pid, askClocks);
   const tree = view.processes.map((process) => treeEntry(view, process, outsideOf(target, view)));
   // From here on the session is asked nothing more; the areas are those without our scratch.
   view.finish();
   for (const space of spaces) memory.add(space.id, space.pid, space.asked);
   const { records, pages } = memory.finish();
-  return { names, tree, records: [...records, ...files.records, ...shared, ...tasks], pages };
+  return { names, clocks, tree, records: [...records, ...files.records, ...shared, ...tasks], pages };
 }
 
 /** System V IPC; `own`: the session has a namespace of its own for it. */
@@ -257,7 +258,7 @@ function write(
   });
   const imageId = randomBytes(16).toString('hex');
   writer.record(kinds.hello, {
-    ...hello(target, view, options, collected.records, imageId),
+    ...hello(target, view, options, collected, imageId),
     memory: BigInt(memoryBytes - fileBytes),
   });
   writer.record(kinds.pod, podRecord(target, view, collected.names));
@@ -305,7 +306,7 @@ function hello(
   target: DumpTarget,
   view: SessionView,
   options: DumpOptions,
-  records: readonly OutRecord[],
+  { records, clocks }: Collected,
   imageId: string,
 ): Records['hello'] {
   const requires = new Set<string>();
@@ -327,7 +328,7 @@ function hello(
     arch: 'x86_64',
     pageSize,
     cpuFeatures: cpuFlags(),
-    clocks: { realtimeNs: clock(0), monotonicNs: clock(1), boottimeNs: clock(7) },
+    clocks,
     pod: target.name,
     imageId,
     requires: [...requires].sort(),
@@ -339,13 +340,6 @@ function hello(
 const clock_gettime = 228;
 const uname = 63;
 
-function clock(id: number): bigint {
-  const bytes = new Uint8Array(16);
-  native().syscall(clock_gettime, id, bytes);
-  const view = new DataView(bytes.buffer);
-  return view.getBigInt64(0, true) * 1_000_000_000n + view.getBigInt64(8, true);
-}
-
 function podRecord(target: DumpTarget, view: SessionView, names: Collected['names']): Records['pod'] {
   const first = view.alive[0]!;
   return {
@@ -355,6 +349,19 @@ function podRecord(target: DumpTarget, view: SessionView, names: Collected['name
     rooted: target.rooted,
     init: target.init !== undefined,
   };
+}
+
+/** The clocks as the session sees them: it may be in a time namespace already. */
+function askClocks(remote: Remote): Records['hello']['clocks'] {
+  const [realtimeNs, monotonicNs, boottimeNs] = [0, 1, 7].map((clock) => {
+    remote.reset();
+    const address = remote.reserve(16);
+    remote.call('clock_gettime', clock_gettime, clock, address);
+    const bytes = remote.read(address, 16).slice();
+    const view = new DataView(bytes.buffer);
+    return view.getBigInt64(0, true) * 1_000_000_000n + view.getBigInt64(8, true);
+  }) as [bigint, bigint, bigint];
+  return { realtimeNs, monotonicNs, boottimeNs };
 }
 
 /** uname(2) as the session sees it: six fields of 65 bytes. */
