@@ -31,6 +31,7 @@ int main(int argc, char **argv) {
 	}
 
 	while (pod_turn()) CHECK_PATTERN(memory, SIZE, 1);
+	CHECK_PATTERN(memory, SIZE, 1);
 	pod_mark("checked");
 	unsigned char first[8];
 	pod_fill(first, 8, 1);
