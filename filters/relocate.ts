@@ -11,6 +11,7 @@ import {
   relocateAreas,
   relocateExecutable,
   relocateFs,
+  relocateMemory,
   relocatePath,
   relocatePod,
   relocateRegular,
@@ -39,6 +40,7 @@ function relocate(item: Item, rules: PathRules): object {
     case 'regular':
       return relocateRegular(item.record('regular'), rules);
     case 'shm':
+      return relocateMemory(item.record('shm'), rules);
     case 'directory':
     case 'device':
     case 'pipe':

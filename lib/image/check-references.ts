@@ -85,7 +85,7 @@ export class ReferenceChecker {
     const { memory, files, tree } = parts;
     switch (frame.kind) {
       case kinds.pod:
-        readRecord('pod', frame);
+        memory.pod(readRecord('pod', frame));
         this.#pods += 1;
         if (this.#pods > 1) throw damaged('the image has a second POD');
         return;

@@ -1,7 +1,14 @@
 /** What a restart would do: every check that needs no task, and the tree it would make. */
 import { ImageRecords } from '../engine/user/image-records.ts';
-import { checkFiles, checkMachine, checkTasks, memoryAtHand } from '../engine/user/preflight.ts';
+import {
+  carriedPaths,
+  checkFiles,
+  checkMachine,
+  checkTasks,
+  memoryAtHand,
+} from '../engine/user/preflight.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
+import type { Records } from '../image/record.ts';
 import { PodError } from '../stream/error.ts';
 import { kinds } from '../stream/kind.ts';
 import type { Sink } from '../stream/sink.ts';
@@ -76,12 +83,15 @@ function describePlan(
 ): RestartPlan {
   const files = new Set<string>();
   for (const space of image.spaces.values()) {
-    files.add(space.record.exe.path);
+    if (space.record.exeShm === undefined) files.add(space.record.exe.path);
     for (const area of space.areas) if (area.file) files.add(area.file.path);
   }
   for (const { name, record } of image.objects) {
-    if (name === 'regular' || name === 'directory') files.add((record as unknown as { path: string }).path);
+    if (name !== 'regular' && name !== 'directory') continue;
+    const { path, memfd, unlinked } = record as unknown as Records['regular'];
+    if (memfd === undefined && unlinked === undefined) files.add(path);
   }
+  for (const path of carriedPaths(image)) files.delete(path);
   return {
     pod: hello.pod,
     imageId: hello.imageId,

@@ -379,6 +379,16 @@ t.test('images that do not fit are damaged, and the message names what', async (
     ['unlinked memory without a path', before('mm', shm(1, { origin: 'unlinked' })), /no path/],
     ['anonymous memory with a path', before('mm', shm(1, { origin: 'anonymous', path: '/x' })), /a path/],
     ['climbing unlinked file', before('mm', shm(1, { origin: 'unlinked', path: '/a/../b' })), /'\.\.'/],
+    [
+      'a named file of the computer',
+      before('mm', shm(1, { origin: 'named', path: '/dev/shm/x' })),
+      /not in a \/dev\/shm that is the pod's own/,
+    ],
+    [
+      'a named file elsewhere',
+      withShm(shm(1, { origin: 'named', path: '/etc/cron.d/x' }), withMeta('pod', { rooted: true })),
+      /not in a \/dev\/shm/,
+    ],
     ['System V memory without an id', before('mm', shm(1, { origin: 'sysv' })), /no System V id/],
     ['a memfd with a System V id', before('mm', shm(1, { sysv: sysv(5) })), /a System V id/],
     [

@@ -24,11 +24,6 @@ const objects: [string, string, RegExp][] = [
     /descriptor \d+/,
   ],
   [
-    'a file that is locked by flock',
-    'import fcntl\nl=open(__import__("os").environ["F"]+"/lock","w"); fcntl.flock(l, fcntl.LOCK_EX)\n',
-    /lock/,
-  ],
-  [
     'System V semaphores',
     'import ctypes\nassert ctypes.CDLL(None).semget(0,1,0o1600)>=0\n',
     /has System V semaphores/,

@@ -156,7 +156,11 @@ export class SegmentBuilder {
   #create(record: Record, executable: boolean): number {
     const remote = this.#remote;
     const fd =
-      record.origin === 'unlinked' ? this.#createFile(record, executable) : this.#createMemory(record);
+      record.origin === 'unlinked'
+        ? this.#createFile(record, executable)
+        : record.origin === 'named'
+          ? this.#createNamed(record)
+          : this.#createMemory(record);
     const [result] = remote.run([[SYS.ftruncate, fd, record.size]]);
     if (result! < 0n)
       throw new PodError(
@@ -202,6 +206,16 @@ export class SegmentBuilder {
     }
     this.#warn(`${path}, which has no name any more, lies in memory now: no file can be made in its folder`);
     return this.#createMemory(record);
+  }
+
+  /** A file of the pod's own /dev/shm, which ends with the pod. */
+  #createNamed(record: Record): number {
+    const remote = this.#remote;
+    remote.reset();
+    const flags = O.creat | O.excl | O.rdwr | O.nofollow | O.cloexec;
+    const [fd] = remote.run([[SYS.openat, AT_FDCWD, remote.putString(record.path!), flags, 0o600]]);
+    if (fd! < 0n) throw new PodError('cannot-restart', `${nameOf(record)} can't be made (errno ${-fd!})`);
+    return Number(fd);
   }
 
   /** Nothing on its file system may be run or mapped as a program (noexec). */
@@ -272,5 +286,6 @@ export function isReadOnly(area: { shared: boolean; maxProt?: number }): boolean
 function nameOf(record: Record): string {
   if (record.origin === 'memfd') return `memfd ${record.name ?? ''}`;
   if (record.origin === 'unlinked') return `${record.path}, which has no name any more`;
+  if (record.origin === 'named') return `${record.path}`;
   return record.sysv ? `System V shared memory ${record.sysv.id}` : `shared memory ${record.id}`;
 }

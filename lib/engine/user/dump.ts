@@ -17,6 +17,7 @@ import { pageSize } from './abi.ts';
 import { Carriers } from './carriers.ts';
 import { collectFiles } from './collect-files.ts';
 import { MemoryCollector, type SessionIpc } from './collect-memory.ts';
+import { collectNamed } from './collect-named.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
 import { Freezer } from './freeze.ts';
 import type { OutRecord } from './objects/file-object.ts';
@@ -145,6 +146,7 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
     .filter((process) => ids.get(process.pid)!.firsts.has('files'))
     .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
   const ipc = view.within(view.alive[0]!.pid, (remote) => askIpc(remote, target.init !== undefined));
+  if (target.rooted) collectNamed(view.alive[0]!.pid, carriers, (sentence) => view.losses.push(sentence));
   const files = collectFiles(view, tables, putOff, carriers);
   files.release();
   const memory = new MemoryCollector(carriers, ipc, (sentence) => view.losses.push(sentence));

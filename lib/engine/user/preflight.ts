@@ -117,13 +117,23 @@ export function checkTasks(image: ImageRecords): void {
 
 /** Files that are mapped, run or worked in; `root` is the pod's root seen from here. */
 export function checkFiles(image: ImageRecords, root: string): void {
+  const carried = carriedPaths(image);
   for (const { record, areas } of image.spaces.values()) {
     if (record.exeShm === undefined) checkFile(root, record.exe.path, record.exe.size, true);
     for (const area of areas) {
-      if (area.kind !== 'file' || !area.file) continue;
+      if (area.kind !== 'file' || !area.file || carried.has(area.file.path)) continue;
       checkFile(root, area.file.path, area.file.size, !area.shared);
     }
   }
+}
+
+/** Paths of files that are in the image: of the pod's own /dev/shm. */
+export function carriedPaths(image: Pick<ImageRecords, 'segments'>): Set<string> {
+  return new Set(
+    [...image.segments.values()].flatMap(({ origin, path }) =>
+      origin === 'named' && path !== undefined ? [path] : [],
+    ),
+  );
 }
 
 const checkedAlready = new Set<string>();

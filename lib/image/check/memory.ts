@@ -25,6 +25,8 @@ export class MemoryCheck {
   /** Unlinked mapped files: objects that must turn up later, by id. */
   readonly #carriers = new Set<number>();
   #areas = 0;
+  /** The session has a root of its own. */
+  #rooted = false;
 
   constructor(hello: Records['hello']) {
     this.#hello = hello;
@@ -33,6 +35,10 @@ export class MemoryCheck {
       throw damaged(`HELLO claims pages of ${size} bytes`);
     this.#page = BigInt(size);
     this.#ceiling = addressCeiling(hello.arch);
+  }
+
+  pod(record: Records['pod']): void {
+    this.#rooted = record.rooted;
   }
 
   /** How a shared memory object was made; undefined when there is none of this id. */
@@ -56,8 +62,11 @@ export class MemoryCheck {
       throw beyond(`${this.#shm.size + 1} shared memory objects`, bounds.sharedMemory);
     if (size > bounds.objectSize) throw beyond(`shared memory of ${size} bytes`, bounds.objectSize);
     if (path !== undefined) checkPath(path, `shared memory ${id}`);
-    if ((path === undefined) === (origin === 'unlinked'))
+    if ((path === undefined) === (origin === 'unlinked' || origin === 'named'))
       throw damaged(`shared memory ${id} is ${origin} and has ${path === undefined ? 'no' : 'a'} path`);
+    // No file is made because an image says so, but in what ends with the pod.
+    if (origin === 'named' && !(this.#rooted && /^\/dev\/shm\/[^/]+$/.test(path!)))
+      throw damaged(`shared memory ${id} is not in a /dev/shm that is the pod's own`);
     const { sysv } = record;
     if ((sysv === undefined) === (origin === 'sysv'))
       throw damaged(`shared memory ${id} is ${origin} and has ${sysv ? 'a' : 'no'} System V id`);

@@ -22,6 +22,11 @@ export function relocateRegular(regular: Records['regular'], rules: PathRules): 
   return regular.memfd === undefined ? relocatePath(regular, 'regular', rules) : regular;
 }
 
+/** What lies in /dev/shm of the pod stays there. */
+export function relocateMemory(shm: Records['shm'], rules: PathRules): Records['shm'] {
+  return shm.origin === 'named' ? shm : relocatePath(shm, 'shm', rules);
+}
+
 export function relocatePod(pod: Records['pod'], rules: PathRules): Records['pod'] {
   const root = rules.apply(pod.root, 'the root of the session');
   return root === pod.root ? pod : { ...pod, root };
