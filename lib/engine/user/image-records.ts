@@ -30,6 +30,11 @@ export interface ObjectImage {
 
 /** Everything but memory: what a session of some hundred processes needs is a few MiB. */
 const mostBytes = 512 << 20;
+/**
+ * Values in all records together. A value may be one byte in the stream and some dozen bytes here, so bytes alone would
+ * let a small stream take all memory. An area has about ten: two hundred thousand of them fit.
+ */
+const mostValues = 2 << 20;
 
 const notObjects = new Set<string>([
   'hello',
@@ -67,6 +72,7 @@ export class ImageRecords {
   readonly handlers = new Map<number, Records['handlers']>();
   readonly processes = new Map<number, ProcessImage>();
   #bytes = 0;
+  #values = 0;
 
   /** Take a frame that is not PAGES; unknown non-critical ones are passed over. */
   add(frame: Frame): void {
@@ -77,6 +83,13 @@ export class ImageRecords {
       throw new PodError(
         'limit',
         `the image has more than ${mostBytes >> 20} MiB of records`,
+        'the stream is damaged or hostile',
+      );
+    this.#values += countValues(frame.meta);
+    if (this.#values > mostValues)
+      throw new PodError(
+        'limit',
+        `the records of the image have more than ${mostValues} values`,
         'the stream is damaged or hostile',
       );
     switch (name) {
@@ -113,7 +126,9 @@ export class ImageRecords {
       }
       case 'fd-table': {
         const record = readRecord(name, frame);
-        this.tables.set(record.id, [...(this.tables.get(record.id) ?? []), ...record.entries]);
+        const entries = this.tables.get(record.id) ?? [];
+        this.tables.set(record.id, entries);
+        entries.push(...record.entries);
         return;
       }
       case 'file-locks':
@@ -148,6 +163,13 @@ export class ImageRecords {
         });
     }
   }
+}
+
+function countValues(value: unknown): number {
+  if (value === null || typeof value !== 'object' || ArrayBuffer.isView(value)) return 1;
+  let count = 1;
+  for (const each of Object.values(value)) count += countValues(each);
+  return count;
 }
 
 /** What an id names; `damaged` when nothing does. */
