@@ -39,6 +39,11 @@ const objects: [string, string, RegExp][] = [
     /System V shared memory \d+ \(key 7\)/,
   ],
   [
+    'a netlink socket',
+    'import socket\ns=socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n',
+    /descriptor \d+ .*netlink/i,
+  ],
+  [
     'a seccomp filter',
     // PR_SET_NO_NEW_PRIVS, then one instruction: allow.
     'import ctypes,struct\nl=ctypes.CDLL(None)\nl.prctl(38,1,0,0,0)\ni=ctypes.create_string_buffer(struct.pack("HBBI",6,0,0,0x7fff0000))\np=ctypes.create_string_buffer(struct.pack("HxxxxxxQ",1,ctypes.addressof(i)))\nassert l.prctl(22,2,p,0,0)==0\n',
