@@ -1,8 +1,9 @@
 // Build everything that is not up to date: generated types, lib and tests (tsc), commands and filters (esbuild
 // bundles, so that they start fast), native parts (node-gyp).  `--no-native`, `--no-types` leave a step out.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -83,7 +84,7 @@ const quickYargs = {
   },
 };
 
-/** One CommonJS file a command: an ES module would start slower and cannot be cached as easily. */
+/** One CommonJS file a command, in dist/code: an ES module would start slower and cannot be cached as easily. */
 const shared = {
   bundle: true,
   platform: 'node',
@@ -92,12 +93,18 @@ const shared = {
   external: ['zstd-napi', 'sodium-native', '@node-rs/crc32', 'msgpackr-extract', '*.node'],
   define: { 'import.meta.url': '__moduleUrl' },
   banner: {
-    js: "#!/usr/bin/env node\nconst __moduleUrl = require('node:url').pathToFileURL(__filename).href;",
+    js: "const __moduleUrl = require('node:url').pathToFileURL(__filename).href;",
   },
   logLevel: 'warning',
   legalComments: 'none',
   plugins: [quickYargs],
 };
+
+const code = 'dist/code';
+rmSync(code, { recursive: true, force: true });
+mkdirSync(code, { recursive: true });
+writeFileSync(`${code}/package.json`, '{"type":"commonjs"}\n');
+copyFileSync('scripts/start.cjs', `${code}/start.cjs`);
 
 async function bundle(folder, prefix, entry) {
   const target = `dist/${folder}`;
@@ -110,12 +117,31 @@ async function bundle(folder, prefix, entry) {
   mkdirSync(target, { recursive: true });
   writeFileSync(`${target}/package.json`, '{"type":"commonjs"}\n');
   await Promise.all(
-    sources.map(async (name) => {
-      const outfile = `${target}/${prefix}${name}`;
-      await build({ ...shared, outfile, stdin: { contents: entry(name), resolveDir: root, loader: 'ts' } });
-      chmodSync(outfile, 0o755);
+    sources.map(async (source) => {
+      const name = `${prefix}${source}`;
+      const outfile = `${code}/${name}.cjs`;
+      await build({ ...shared, outfile, stdin: { contents: entry(source), resolveDir: root, loader: 'ts' } });
+      writeFileSync(`${target}/${name}`, `#!/usr/bin/env node\nrequire('../code/start.cjs')('${name}');\n`);
+      chmodSync(`${target}/${name}`, 0o755);
+      await cacheCode(name);
     }),
   );
+}
+
+/** The cache knows what has run: --spec (--describe of a filter) reads arguments and loads what every start loads. */
+async function cacheCode(name) {
+  const make = `
+    const script = require('./${code}/start.cjs')('${name}');
+    process.on('exit', () => require('node:fs').writeFileSync('${code}/${name}.cache', script.createCachedData()));`;
+  const question = name.startsWith('pod-filter-') ? '--describe' : '--spec';
+  const { NODE_OPTIONS: _options, ...env } = process.env;
+  const child = spawn(process.execPath, ['-e', make, '--', name, question], { stdio: 'ignore', env });
+  await new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('exit', (status) =>
+      status === 0 ? resolve() : reject(new Error(`${name} ${question} ended with ${status}`)),
+    );
+  });
 }
 
 await bundle('bin', '', (name) => `import './bin/${name}.ts';`);
