@@ -115,7 +115,7 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
         records.push(...object.dump(file, context));
       }
     }
-    const carried = carriers.finish();
+    const carried = carriers.finish((sentence) => losses.push(sentence));
     records.unshift(...carried.records);
     for (const source of carried.pages) {
       const ranges = findPages(source);

@@ -22,6 +22,8 @@ interface Mapping {
   start: bigint;
   offset: bigint;
   length: bigint;
+  /** Known to reach the end of the file. */
+  toEnd?: boolean;
 }
 
 interface Carrier {
@@ -77,14 +79,23 @@ export class Carriers {
     return this.#add(key, link, path, owner, own, stat).id;
   }
 
-  /** The object behind a mapping. `opened`: what openMapping() gave for it; it is ours now. */
-  ofMapping(pid: number, area: MappedArea, opened: number | undefined, path: string, owner: string): number {
+  /**
+   * The object behind a mapping. `opened`: what openMapping() gave for it; it is ours now. `toEnd`: see reachesEnd().
+   */
+  ofMapping(
+    pid: number,
+    area: MappedArea,
+    { opened, toEnd }: { opened: number | undefined; toEnd: boolean },
+    path: string,
+    owner: string,
+  ): number {
     const stat = opened === undefined ? undefined : fstatSync(opened, { bigint: true });
     const key = stat ? keyOf(stat) : (this.keyOfKnown(area, owner) ?? `${area.device}:${area.inode}`);
     let carrier = this.#byKey.get(key);
     if (!carrier) carrier = this.#add(key, area.path, path, owner, opened, stat);
     else if (opened !== undefined) this.#adopt(carrier, opened);
-    carrier.mapped.push({ pid, start: area.start, offset: area.offset, length: area.end - area.start });
+    const length = area.end - area.start;
+    carrier.mapped.push({ pid, start: area.start, offset: area.offset, length, toEnd });
     return carrier.id;
   }
 
@@ -166,12 +177,12 @@ export class Carriers {
   }
 
   /** Records, and where their pages are; call close() when the pages were read. */
-  finish(): CarriedMemory {
+  finish(loss: (sentence: string) => void): CarriedMemory {
     const records: CarriedMemory['records'] = [];
     const pages: PageSource[] = [];
     for (const carrier of this.#byKey.values()) {
       if (carrier.sysv) refuseShared(carrier, carrier.sysv);
-      const found = carrier.fd === undefined ? throughMappings(carrier) : throughDescriptor(carrier);
+      const found = carrier.fd === undefined ? throughMappings(carrier, loss) : throughDescriptor(carrier);
       records.push({ name: 'shm', meta: recordOf(carrier, found.size) });
       pages.push(...found.pages);
     }
@@ -268,7 +279,10 @@ function throughDescriptor(carrier: Carrier): { size: bigint; pages: PageSource[
 }
 
 /** What is mapped of it by anybody, each part once. Pages another process put there need not be in a page table. */
-function throughMappings(carrier: Carrier): { size: bigint; pages: PageSource[] } {
+function throughMappings(
+  carrier: Carrier,
+  loss: (sentence: string) => void,
+): { size: bigint; pages: PageSource[] } {
   if (carrier.mapped.length === 0) {
     throw new PodError(
       'cannot-checkpoint',
@@ -295,7 +309,15 @@ function throughMappings(carrier: Carrier): { size: bigint; pages: PageSource[] 
     });
     covered = to;
   }
-  if (!carrier.sysv) return { size: covered, pages };
+  if (!carrier.sysv) {
+    const last = carrier.mapped.find(({ offset, length }) => offset + length >= covered);
+    const ended = last !== undefined && (last.toEnd || last.offset + last.length > covered);
+    if (carrier.origin !== 'anonymous' && !(whole && ended))
+      loss(
+        `${carrier.owner}: it is mapped in part and has no name; without more rights the rest is not saved`,
+      );
+    return { size: covered, pages };
+  }
   const { size } = carrier.sysv;
   if (!whole || covered < size) {
     throw new PodError(

@@ -14,9 +14,10 @@ import { type Carriers, isAnonymousShared, keyOf, memfdName } from './carriers.t
 import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
 import { isSysvArea, type SysvSegment } from './objects/sysv-shm.ts';
-import { openMapping, openQuietly, type PageSource, readableLength } from './page-source.ts';
+import { openMapping, openQuietly, type PageSource, reachesEnd, readableLength } from './page-source.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
+import type { SessionView } from './session-view.ts';
 import { digestVdso, listFunctions } from './vdso.ts';
 
 type AreaRecord = Records['areas']['areas'][number];
@@ -51,12 +52,22 @@ export class MemoryCollector {
 
   readonly #ipc: SessionIpc;
   readonly #attachedSegments = new Set<number>();
+  readonly #ends = new Set<string>();
 
   /** `carriers` knows the open files of the session already. */
   constructor(carriers: Carriers, ipc: SessionIpc, loss: (sentence: string) => void) {
     this.#carriers = carriers;
     this.#ipc = ipc;
     this.#loss = loss;
+  }
+
+  /** While the session can be asked: which mappings that we can't open reach the end of their files. */
+  probe(pid: number, within: SessionView['within']): void {
+    const unknown = readAreas(pid, 'maps').filter((area) => isNameless(area) && !isOpenable(pid, area));
+    if (unknown.length === 0) return;
+    within(pid, (remote) => {
+      for (const area of unknown) if (reachesEnd(area, remote)) this.#ends.add(`${pid} ${area.start}`);
+    });
   }
 
   /** An address space with its areas; `pid` is a process that has it. */
@@ -85,7 +96,7 @@ export class MemoryCollector {
         `if no program needs it any more, remove it: ipcrm -m ${id}`,
       );
     }
-    const { records, pages } = this.#carriers.finish();
+    const { records, pages } = this.#carriers.finish(this.#loss);
     return { records: [...records, ...this.#records], pages: [...pages, ...this.#pages] };
   }
 
@@ -175,14 +186,10 @@ export class MemoryCollector {
           'restart the program that maps it',
         );
     }
-    if (opened === undefined && known === undefined) {
-      // Its bytes are only in memory now: they travel as anonymous memory, which reads the same.
-      if (!shared) return { kind: 'anonymous' };
-      this.#loss(
-        `${describeProcess(pid)} maps ${path}, which has no name; without more rights only what is mapped of it can be saved`,
-      );
-    }
-    const shm = this.#carriers.ofMapping(pid, area, opened, path, owner);
+    // Its bytes are only in memory now: they travel as anonymous memory, which reads the same.
+    if (opened === undefined && known === undefined && !shared) return { kind: 'anonymous' };
+    const toEnd = this.#ends.has(`${pid} ${area.start}`);
+    const shm = this.#carriers.ofMapping(pid, area, { opened, toEnd }, path, owner);
     return { kind: 'shm', shm, offset: area.offset, ...writable(area, shared) };
   }
 
@@ -242,6 +249,23 @@ export class MemoryCollector {
     const end = start + (fromFile ? readableLength(pid, { start, length }) : length);
     if (end > start) this.#pages.push({ key: { mm }, pid, start, end, shift: 0n, wanted });
   }
+}
+
+/** A shared mapping of a file that lost its name, or never had one. */
+function isNameless({ permissions, path }: MappedArea): boolean {
+  return (
+    permissions[3] === 's' &&
+    path.startsWith('/') &&
+    path.endsWith(' (deleted)') &&
+    !isAnonymousShared(path) &&
+    !isSysvArea(path)
+  );
+}
+
+function isOpenable(pid: number, area: MappedArea): boolean {
+  const fd = openMapping(pid, area);
+  if (fd !== undefined) closeSync(fd);
+  return fd !== undefined;
 }
 
 /** Whether a shared mapping may become writable: whether its file was opened for writing. */

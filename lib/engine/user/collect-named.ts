@@ -3,17 +3,25 @@
  * travel, whether they are open or not: POSIX shared memory and semaphores. Elsewhere /dev/shm is the computer's, and
  * its files are files like any other.
  */
-import { opendirSync } from 'node:fs';
+import { type Dir, opendirSync } from 'node:fs';
 import { bounds } from '../../image/model.ts';
 import { PodError } from '../../stream/error.ts';
 import type { Carriers } from './carriers.ts';
+import { isGone } from './proc.ts';
 
 const folder = '/dev/shm';
 
 /** `pid`: a process of the pod. `loss` is told what can't go along. */
 export function collectNamed(pid: number, carriers: Carriers, loss: (sentence: string) => void): void {
   const outside = `/proc/${pid}/root${folder}`;
-  const entries = opendirSync(outside);
+  let entries: Dir;
+  try {
+    entries = opendirSync(outside);
+  } catch (cause) {
+    // The session took it away.
+    if (isGone(cause)) return;
+    throw cause;
+  }
   try {
     for (let count = 0; ; count++) {
       const entry = entries.readSync();

@@ -167,6 +167,7 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
       tasks.push({ name: 'thread', meta, data });
     }
   }
+  for (const { pid } of spaces) memory.probe(pid, (asked, body) => view.within(asked, body));
   const names = view.within(view.alive[0]!.pid, askNames);
   const clocks = view.within(view.alive[0]!.pid, askClocks);
   const tree = view.processes.map((process) => treeEntry(view, process, outsideOf(target, view)));

@@ -7,6 +7,7 @@ import { native } from '../../../native/index.ts';
 import { pageSize, SYS } from './abi.ts';
 import { codeOf } from './objects/local-calls.ts';
 import { type MappedArea, readAreas } from './proc.ts';
+import type { Remote } from './remote.ts';
 
 /** Pages of one object that go into the image, and where they can be read. */
 export interface PageSource {
@@ -60,6 +61,24 @@ export function openMapping(pid: number, area: MappedArea): number | undefined {
   const name = `${area.start.toString(16)}-${area.end.toString(16)}`;
   return openQuietly(`/proc/${pid}/map_files/${name}`);
 }
+
+/**
+ * Whether a shared mapping reaches the end of its file: the task maps the file once more, a page further, and that page
+ * can't be read.
+ */
+export function reachesEnd(area: MappedArea, remote: Remote): boolean {
+  const length = area.end - area.start;
+  const longer = length + BigInt(pageSize);
+  const [again] = remote.run([[SYS.mremap, area.start, 0, longer, MREMAP_MAYMOVE]]);
+  if (again! < 0n && again! > -4096n) return false;
+  try {
+    return readableLength(remote.tid, { start: again!, length: longer }) < longer;
+  } finally {
+    remote.run([[SYS.munmap, again!, longer]]);
+  }
+}
+
+const MREMAP_MAYMOVE = 1;
 
 /** For reading, and without a trace in its access time where we may. */
 export function openQuietly(path: string): number | undefined {
