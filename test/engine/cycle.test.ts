@@ -27,6 +27,7 @@ const holdsNames = new Set([
   'file-locks',
   'syscall-storm',
   'stopped',
+  'unix-backlog',
   'unix-rights',
 ]);
 
@@ -34,7 +35,7 @@ const holdsNames = new Set([
 const conflicting = new Set(['blocked-flock', 'file-locks']);
 
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
-const refused = new Set(['hidden-lock']);
+const refused = new Set(['hidden-lock', 'unix-backlog-data']);
 
 /**
  * Known to fail, with the reason; reported as to do, never as passed. Whoever mends one takes it out of here.

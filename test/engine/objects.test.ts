@@ -834,7 +834,10 @@ t.test('unix sockets', async (t) => {
     call(SYS.listen, listener, 5);
     const client = newSocket(stream);
     connect(client, path);
-    refuses(t, [listener, client], /wait/);
+    refuses(t, [listener], /a process outside the session waits/);
+    refuses(t, [client], /accepted by a process outside/);
+    send(client, 'early');
+    refuses(t, [listener, client], /something was sent/);
     close(listener, client);
 
     const [c, d] = socketPair(stream);

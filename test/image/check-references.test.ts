@@ -305,6 +305,12 @@ t.test('images that do not fit are damaged, and the message names what', async (
       before('fs', socket(5, { peer: 6 }), content(5, 1, { rights: [77] }), socket(6, { peer: 5 })),
       /open file 77/,
     ],
+    [
+      'listener of nobody',
+      before('fs', socket(5, { state: 'listening', waiting: [-1, 77] })),
+      /open file 77/,
+    ],
+    ['client of nobody', before('fs', socket(5, { state: 'connected', awaits: 77 })), /open file 77/],
     ['locks on nothing', before('fs', locks(9, { kind: 'flock', write: true })), /open file 9/],
     ['lock of nobody', before('fs', locks(1, { kind: 'posix', write: true })), /no process/],
     ['lock of no table', before('fs', locks(1, { kind: 'posix', write: true, table: 7 })), /table 7/],

@@ -191,6 +191,8 @@ export class FilesCheck {
     this.#containers.set(id, { limit: BigInt(bounds.socketQueue), used: 0n, file: false });
     if (folder !== undefined) checkPath(folder, name);
     for (const address of [record.address, record.peerAddress]) checkSocketName(address, name);
+    for (const client of record.waiting ?? []) if (client >= 0) this.#later.set(client, name);
+    if (record.awaits !== undefined) this.#later.set(record.awaits, name);
     if (peer === undefined) return;
     if (peer === id) throw damaged(`${name} is connected to itself`);
     if (record.type === 'dgram' && record.state !== 'pair') {

@@ -20,6 +20,12 @@ export interface DiagSocket {
   peer: number | undefined;
   /** Listening: connections that wait to be accepted. */
   waiting: number;
+  /** Listening: inodes of their other ends, in order; 0 for one that was closed. */
+  clients: readonly number[];
+  /** Not listening: bytes it has to read; of a datagram socket, of its first message. */
+  queued: number;
+  /** Not listening: memory of what it sent and nobody has read (SIOCOUTQ). */
+  unread: number;
   /** Listening: listen(2)'s backlog. */
   backlog: number;
   /** RCV_SHUTDOWN 1, SEND_SHUTDOWN 2. */
@@ -33,13 +39,34 @@ const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const NLM_F_REQUEST = 1;
 const NLM_F_DUMP = 0x300;
-/** UDIAG_SHOW_NAME, VFS, PEER, RQLEN. */
-const show = 0x01 | 0x02 | 0x04 | 0x10;
-const attribute = { name: 0, vfs: 1, peer: 2, queue: 4, shutdown: 6 } as const;
+/** UDIAG_SHOW_NAME, VFS, PEER, ICONS, RQLEN. */
+const show = 0x01 | 0x02 | 0x04 | 0x08 | 0x10;
+const attribute = { name: 0, vfs: 1, peer: 2, clients: 3, queue: 4, shutdown: 6 } as const;
 const listening = 10;
+
+/** Unix sockets of a network namespace. */
+interface Sockets {
+  byInode: ReadonlyMap<number, DiagSocket>;
+  /** The ends of connections that nobody has accepted yet: they have no inode. */
+  unaccepted: readonly DiagSocket[];
+}
 
 /** All unix sockets of the process's network namespace, by inode. */
 export function unixSockets(file: OpenFile, context: DumpContext): ReadonlyMap<number, DiagSocket> {
+  return listSockets(file, context).byInode;
+}
+
+/** The ends of connections that wait to be accepted: which of them belongs where, their `peer` and `name` tell. */
+export function unacceptedSockets(file: OpenFile, context: DumpContext): readonly DiagSocket[] {
+  return listSockets(file, context).unaccepted;
+}
+
+/** The session's open file of a socket. */
+export function fileOf(inode: number, context: DumpContext): OpenFile | undefined {
+  return context.files.find((each) => each.stat.isSocket() && Number(each.stat.ino) === inode);
+}
+
+function listSockets(file: OpenFile, context: DumpContext): Sockets {
   const namespace = readlinkSync(`/proc/${file.pid}/ns/net`);
   return context.once(`unix sockets of ${namespace}`, () => {
     const netlink = openNetlink(file.pid, namespace, context);
@@ -94,7 +121,7 @@ function openNetlinkInside(pid: number, context: DumpContext): number {
   });
 }
 
-function readAll(netlink: number): Map<number, DiagSocket> {
+function readAll(netlink: number): Sockets {
   const request = new DataView(new ArrayBuffer(40));
   request.setUint32(0, 40, true);
   request.setUint16(4, SOCK_DIAG_BY_FAMILY, true);
@@ -106,16 +133,20 @@ function readAll(netlink: number): Map<number, DiagSocket> {
   request.setUint32(32, 0xffffffff, true);
   request.setUint32(36, 0xffffffff, true);
   native().syscall(SYS.sendto, netlink, new Uint8Array(request.buffer), 40, 0, 0, 0);
-  const sockets = new Map<number, DiagSocket>();
+  const sockets: DiagSocket[] = [];
   const buffer = new Uint8Array(64 << 10);
   for (;;) {
     const length = Number(native().syscall(SYS.recvfrom, netlink, buffer, buffer.length, 0, 0, 0));
-    if (takeMessages(buffer.subarray(0, length), sockets)) return sockets;
+    if (!takeMessages(buffer.subarray(0, length), sockets)) continue;
+    return {
+      byInode: new Map(sockets.filter(({ inode }) => inode !== 0).map((socket) => [socket.inode, socket])),
+      unaccepted: sockets.filter(({ inode }) => inode === 0),
+    };
   }
 }
 
 /** Take the messages of one datagram; true behind the last. */
-function takeMessages(bytes: Uint8Array, sockets: Map<number, DiagSocket>): boolean {
+function takeMessages(bytes: Uint8Array, sockets: DiagSocket[]): boolean {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   for (let at = 0; at + 16 <= bytes.length; ) {
     const length = view.getUint32(at, true);
@@ -125,8 +156,7 @@ function takeMessages(bytes: Uint8Array, sockets: Map<number, DiagSocket>): bool
       const errno = -view.getInt32(at + 16, true);
       throw Object.assign(new Error('sock_diag failed'), { code: errno === 2 ? 'ENOENT' : 'EINVAL' });
     }
-    const socket = parseSocket(bytes.subarray(at + 16, at + length));
-    sockets.set(socket.inode, socket);
+    sockets.push(parseSocket(bytes.subarray(at + 16, at + length)));
     at += (length + 3) & ~3;
   }
   return false;
@@ -143,6 +173,9 @@ function parseSocket(bytes: Uint8Array): DiagSocket {
     node: undefined,
     peer: undefined,
     waiting: 0,
+    clients: [],
+    queued: 0,
+    unread: 0,
     backlog: 0,
     shutdown: 0,
   };
@@ -161,8 +194,18 @@ function parseSocket(bytes: Uint8Array): DiagSocket {
         socket.peer = view.getUint32(body, true);
         break;
       case attribute.queue:
-        socket.waiting = view.getUint32(body, true);
-        socket.backlog = view.getUint32(body + 4, true);
+        if (socket.listening) {
+          socket.waiting = view.getUint32(body, true);
+          socket.backlog = view.getUint32(body + 4, true);
+        } else {
+          socket.queued = view.getUint32(body, true);
+          socket.unread = view.getUint32(body + 4, true);
+        }
+        break;
+      case attribute.clients:
+        socket.clients = Array.from({ length: (length - 4) >> 2 }, (_none, index) =>
+          view.getUint32(body + 4 * index, true),
+        );
         break;
       case attribute.shutdown:
         socket.shutdown = view.getUint8(body);

@@ -38,15 +38,15 @@ export function inFolder<Result>(record: Socket, context: RestoreContext, body: 
   }
 }
 
-/** bind(2) of a socket that was bound itself. */
-export function bindOwn(record: Socket, context: RestoreContext): void {
+/** bind(2) of a socket that was bound itself. Whether it has its name now. */
+export function bindOwn(record: Socket, context: RestoreContext): boolean {
   const { address } = record;
-  if (address === undefined || record.accepted) return;
+  if (address === undefined || record.accepted) return false;
   const { builder } = context;
   const errno = bindTo(context.descriptor(record.id), address, typeNumbers[record.type], context);
   if (errno !== 0 && record.unlinked && record.state !== 'listening') {
     context.warn(`a socket loses its name ${describe(address)}, which led nowhere and is taken here`);
-    return;
+    return false;
   }
   if (errno !== 0) {
     context.refuse(
@@ -58,11 +58,7 @@ export function bindOwn(record: Socket, context: RestoreContext): void {
         : 'make its folder, writable for the session',
     );
   }
-  if (address[0] === 0) return;
-  if (record.unlinked) {
-    unlinkName(address, context);
-    return;
-  }
+  if (address[0] === 0 || record.unlinked) return true;
   builder.reset();
   const path = builder.putString(Buffer.from(address).toString('utf8'));
   const calls: Word[][] = [];
@@ -73,6 +69,7 @@ export function bindOwn(record: Socket, context: RestoreContext): void {
   if ([...builder.run(calls)].some((result) => result < 0n)) {
     context.warn(`the socket file ${describe(address)} could not be given its owner and mode`);
   }
+  return true;
 }
 
 /** Bind, over the file that an ended program left behind if need be. 0, or the errno. */

@@ -5,9 +5,18 @@ import type { RestoreContext } from './file-object.ts';
 import { borrow, closeLocal, errnoName, setSocketOption } from './local-calls.ts';
 import { setStatusFlags } from './paths.ts';
 import { setPeekOffset } from './socket-queue.ts';
+import { connectWaiting } from './unix-backlog.ts';
 import { disconnect, makeConnection, makePair } from './unix-connection.ts';
 import { fill, isLate, setBuffer } from './unix-fill.ts';
-import { bindOwn, describe, inFolder, putAddress, type Socket, typeNumbers } from './unix-names.ts';
+import {
+  bindOwn,
+  describe,
+  inFolder,
+  putAddress,
+  type Socket,
+  typeNumbers,
+  unlinkName,
+} from './unix-names.ts';
 
 const AF_UNIX = 1;
 const SO = { reuseaddr: 2, passcred: 16, rcvtimeo: 20, sndtimeo: 21, passpidfd: 76 } as const;
@@ -134,13 +143,18 @@ export function finishSockets(context: RestoreContext): void {
   state.finished = true;
   const records = [...state.records.values()];
   // A name that leads nowhere any more gives way to one that does.
-  const bind = (record: Socket) => inFolder(record, context, () => bindOwn(record, context));
-  for (const record of records) if (record.unlinked) bind(record);
-  for (const record of records) if (!record.unlinked) bind(record);
-  for (const record of records) {
-    if (record.state === 'listening') listen(record, context);
-    inFolder(record, context, () => fillLate(record, state, context));
-  }
+  const settle = (record: Socket) =>
+    inFolder(record, context, () => {
+      const bound = bindOwn(record, context);
+      if (record.state === 'listening') {
+        listen(record, context);
+        connectWaiting(record, context);
+      }
+      if (bound && record.unlinked) unlinkName(record.address!, context);
+    });
+  for (const record of records) if (record.unlinked) settle(record);
+  for (const record of records) if (!record.unlinked) settle(record);
+  for (const record of records) inFolder(record, context, () => fillLate(record, state, context));
   for (const record of records) {
     if (record.type === 'dgram' && record.state === 'connected') connectOneWay(record, state, context);
   }

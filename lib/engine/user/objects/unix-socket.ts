@@ -13,8 +13,9 @@ import type { DumpContext, FileObject, OpenFile, OutRecord } from './file-object
 import { pollNow, readOption, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { belowRoot } from './paths.ts';
-import { type DiagSocket, unixSockets } from './socket-diag.ts';
+import { type DiagSocket, fileOf, unixSockets } from './socket-diag.ts';
 import { type Message, peekMessages, peekOffset, peekStream } from './socket-queue.ts';
+import { findListener, readBacklog } from './unix-backlog.ts';
 import { finishSockets, restoreSocket } from './unix-rebuild.ts';
 
 const SO = {
@@ -142,10 +143,6 @@ function findSocket(file: OpenFile, context: DumpContext): DiagSocket {
   return socket ?? context.refuse(file, 'the kernel does not list it', 'try again');
 }
 
-function fileOf(inode: number, context: DumpContext): OpenFile | undefined {
-  return context.files.find((each) => each.stat.isSocket() && Number(each.stat.ino) === inode);
-}
-
 /** State and partner. */
 function readState(
   file: OpenFile,
@@ -153,21 +150,13 @@ function readState(
   context: DumpContext,
 ): Partial<Records['unix-socket']> {
   if (socket.listening) {
-    if (socket.waiting > 0) {
-      context.refuse(
-        file,
-        `${socket.waiting} connections wait in it to be accepted`,
-        'try again when the program has accepted them',
-      );
-    }
-    return { state: 'listening', backlog: socket.backlog };
+    return { state: 'listening', backlog: socket.backlog, ...readBacklog(file, socket, context) };
   }
   if (socket.peer === undefined) return { state: 'unconnected' };
   const dgram = typeNames[socket.type] === 'dgram';
   if (socket.peer === 0) {
-    if (!dgram && socket.shutdown !== shutBoth) {
-      context.refuse(file, 'its connection waits to be accepted', 'try again when it was accepted');
-    }
+    if (!dgram && socket.shutdown !== shutBoth)
+      return { state: 'connected', awaits: findListener(file, socket, context).id };
     return { state: 'pair', peerClosed: true, ...readReset(file) };
   }
   const partner = fileOf(socket.peer, context);
@@ -279,7 +268,7 @@ function readQueue(file: OpenFile, context: DumpContext): Message[] {
 export const unixSocket: FileObject = {
   records: ['unix-socket'],
   coverage:
-    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones without waiting connections. Refused: a partner outside the session, urgent data. SO_PEERCRED shows the pod's first process afterwards",
+    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones with the connections that wait to be accepted, as long as nothing was sent through these. Refused: a partner outside the session, urgent data. SO_PEERCRED shows the pod's first process afterwards",
 
   matches: (file) =>
     file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF_UNIX,
