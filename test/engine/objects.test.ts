@@ -707,7 +707,7 @@ t.test('unix sockets', async (t) => {
     const client = newSocket(stream);
     connect(client, path);
     send(client, 'hello');
-    refusesIn(t, builder, /1 connections wait in it to be accepted/);
+    refusesIn(t, builder, /outside the session waits for its connection/);
     const accepted = accept(builder.take(0));
     t.equal(receive(accepted), 'hello');
     close(plain, client, accepted);
