@@ -1,0 +1,84 @@
+/**
+ * Debian's archive, asked through a private apt configuration: nothing of the running system's package lists is
+ * read or changed, no right is needed, and every byte is checked against Debian's keys by apt itself.
+ */
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+/** In this order: what leaves the first lives on in the second. */
+const mirrors = ['http://deb.debian.org/debian-security', 'http://archive.debian.org/debian-security'];
+const limit = 300_000;
+
+export class Apt {
+  readonly #folder: string;
+  readonly #suite: string;
+
+  /** `folder` is apt's for this suite. */
+  constructor(folder: string, suite: string) {
+    this.#folder = folder;
+    this.#suite = suite;
+  }
+
+  #options(): string[] {
+    const settings = {
+      'Dir::State': join(this.#folder, 'state'),
+      'Dir::State::status': '/dev/null',
+      'Dir::Cache': join(this.#folder, 'cache'),
+      'Dir::Etc::sourcelist': join(this.#folder, 'sources.list'),
+      'Dir::Etc::sourceparts': '-',
+      'Dir::Etc::preferences': '/dev/null',
+      'Dir::Etc::preferencesparts': '-',
+      'APT::Architecture': 'amd64',
+      'APT::Sandbox::User': 'root',
+      'Acquire::Languages': 'none',
+      'Acquire::Check-Valid-Until': 'false',
+      'Acquire::Retries': '3',
+    };
+    return Object.entries(settings).flatMap(([key, value]) => ['-o', `${key}=${value}`]);
+  }
+
+  /** Fetch the suite's package list. */
+  async update(): Promise<void> {
+    if (!existsSync(keyring)) throw new Error(`${keyring} is not here: install debian-archive-keyring`);
+    for (const name of ['state/lists/partial', 'cache/archives/partial'])
+      mkdirSync(join(this.#folder, name), { recursive: true });
+    let cause: unknown;
+    for (const mirror of mirrors) {
+      writeFileSync(
+        join(this.#folder, 'sources.list'),
+        `deb [signed-by=${keyring}] ${mirror} ${this.#suite} main\n`,
+      );
+      try {
+        await run('apt-get', [...this.#options(), 'update', '-qq', '--error-on=any'], { timeout: limit });
+        return;
+      } catch (error) {
+        cause ??= error;
+      }
+    }
+    throw new Error(`Debian's ${this.#suite} cannot be had`, { cause });
+  }
+
+  /** The package that a meta package stands for now. */
+  async resolve(metaPackage: string): Promise<string> {
+    const { stdout } = await run('apt-cache', [...this.#options(), 'depends', metaPackage], {
+      timeout: limit,
+    });
+    const name = /^\s*Depends: (linux-image-\S+)$/m.exec(stdout)?.[1];
+    if (!name) throw new Error(`${metaPackage} of ${this.#suite} names no kernel`);
+    return name;
+  }
+
+  /** Download a package into a folder; the path of the .deb. */
+  async download(name: string, folder: string): Promise<string> {
+    mkdirSync(folder, { recursive: true });
+    await run('apt-get', [...this.#options(), 'download', '-qq', name], { cwd: folder, timeout: limit });
+    const file = readdirSync(folder).find((each) => each.startsWith(`${name}_`) && each.endsWith('.deb'));
+    if (!file) throw new Error(`apt-get download ${name} left no package`);
+    return join(folder, file);
+  }
+}

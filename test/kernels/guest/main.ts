@@ -1,0 +1,63 @@
+/** The program of a test machine: reads its job, does it, tells each outcome. Never run by hand. */
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { cycle } from '../../tools/cycle.ts';
+import { readProgram } from '../../tools/programs.ts';
+import { keepDescriptors } from '../../tools/running-program.ts';
+import { jobPath } from '../initramfs.ts';
+import type { Job, Mount, ProgramJob } from '../job.ts';
+import { Session } from './session.ts';
+import { tell } from './tell.ts';
+
+function mount({ device, path }: Mount): void {
+  mkdirSync(path, { recursive: true });
+  execFileSync('/run/busybox', ['mount', '-t', 'ext4', device, path]);
+  chmodSync(path, 0o755);
+}
+
+function unmount({ path }: Mount): void {
+  execFileSync('/run/busybox', ['umount', path]);
+}
+
+async function cycleOne(place: Mount, { name, as }: ProgramJob): Promise<void> {
+  process.env['TMPDIR'] = place.path;
+  const start = performance.now();
+  const report = await cycle(readProgram(name), { mode: 'restart', as });
+  tell({
+    event: 'outcome',
+    step: 'cycle',
+    program: name,
+    as,
+    status: report === 'ok' ? 0 : 'program',
+    story: report === 'ok' ? '' : report,
+    seconds: (performance.now() - start) / 1000,
+  });
+}
+
+async function work(job: Job): Promise<void> {
+  if (job.kind === 'restart') {
+    for (const { from, mount: place, programs } of job.sources) {
+      mount(place);
+      for (const program of programs) tell(await new Session(place, program).step('restart', from));
+    }
+    return;
+  }
+  mount(job.mount);
+  for (const program of job.programs) {
+    if (job.kind === 'dump') tell(await new Session(job.mount, program).step('dump'));
+    else await cycleOne(job.mount, program);
+  }
+  // What another machine shall find must be on the disk.
+  if (job.kind === 'dump') unmount(job.mount);
+}
+
+keepDescriptors();
+try {
+  tell({ event: 'up', release: release() });
+  await work(JSON.parse(readFileSync(jobPath, 'utf8')) as Job);
+  tell({ event: 'done' });
+} catch (error) {
+  tell({ event: 'error', message: (error as Error).stack ?? String(error) });
+  process.exitCode = 1;
+}

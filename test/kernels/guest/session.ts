@@ -1,0 +1,109 @@
+/** One self-checking program on a test machine: dumped on one, restarted on the next (protocol: pod-test.h). */
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { buildProgram, readProgram } from '../../tools/programs.ts';
+import { RunningProgram } from '../../tools/running-program.ts';
+import { type Mount, type Outcome, type ProgramJob, sessionFolder } from '../job.ts';
+import { command, type Ended, nobody } from './command.ts';
+
+/** A command that did not do what it must. */
+class StepError extends Error {
+  readonly status: number | string;
+  constructor(status: number | string) {
+    super(`ended with ${status}`);
+    this.status = status;
+  }
+}
+
+export class Session {
+  readonly #job: ProgramJob;
+  readonly #folder: string;
+  readonly #running: RunningProgram;
+  #story = '';
+
+  constructor(mount: Mount, job: ProgramJob) {
+    this.#job = job;
+    this.#folder = sessionFolder(mount, job);
+    this.#running = new RunningProgram(join(this.#folder, 'work'));
+  }
+
+  async #command(words: readonly string[], input?: string, output?: string): Promise<Ended> {
+    const ended = await command(words, this.#job.as, input, output);
+    this.#story += ended.story;
+    return ended;
+  }
+
+  async #must(words: readonly string[], input?: string, output?: string): Promise<void> {
+    const { status } = await this.#command(words, input, output);
+    if (status !== 0) throw new StepError(status);
+  }
+
+  async #dump(): Promise<void> {
+    const work = this.#running.folder;
+    mkdirSync(work, { recursive: true });
+    chmodSync(work, 0o777);
+    if (this.#job.as === 'nobody') for (const path of [this.#folder, work]) chownSync(path, nobody, nobody);
+    const executable = await buildProgram(readProgram(this.#job.name));
+    await this.#must(['pod-run', '-d', '--name', this.#job.name, '--', executable, work]);
+    await this.#running.ready();
+    await this.#running.beatOn(1);
+    // In one step: what it did afterwards would be in its files, but not in the image.
+    await this.#must(
+      ['pod-dump', '--then', 'kill', this.#job.name],
+      undefined,
+      join(this.#folder, 'image'),
+    );
+    await this.#running.end();
+    if (this.#running.result !== undefined) throw new Error(`it says already: ${this.#running.result}`);
+  }
+
+  async #restart(): Promise<void> {
+    const image = join(this.#folder, 'image');
+    if (!existsSync(image)) throw new Error('there is no image of it');
+    await this.#must(['pod-restart', '-d', '--name', this.#job.name], image);
+    await this.#running.beatOn();
+    const result = await this.#running.finish();
+    if (result !== 'ok') throw new Error(`it says: ${result}`);
+  }
+
+  /** One step; what came of it. Nothing of the session is left running. */
+  async step(step: 'dump' | 'restart', from?: string): Promise<Outcome> {
+    const start = performance.now();
+    let status: Outcome['status'] = 0;
+    try {
+      await (step === 'dump' ? this.#dump() : this.#restart());
+    } catch (error) {
+      status = error instanceof StepError ? error.status : 'program';
+      this.#story += `${(error as Error).message}\nresult: ${this.#running.result ?? 'none'}, beat ${this.#running.beats}\n`;
+      for (const pid of this.#running.pids()) this.#story += describe(pid);
+    }
+    if (this.#running.pids().length > 0) {
+      await command(['pod-kill', this.#job.name], this.#job.as);
+      await this.#running.end();
+    }
+    return {
+      event: 'outcome',
+      step,
+      ...(from === undefined ? {} : { from }),
+      program: this.#job.name,
+      as: this.#job.as,
+      status,
+      story: status === 0 ? '' : this.#story,
+      seconds: (performance.now() - start) / 1000,
+    };
+  }
+}
+
+function describe(pid: number): string {
+  try {
+    return readdirSync(`/proc/${pid}/task`)
+      .map((tid) => {
+        const status = readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8');
+        const call = readFileSync(`/proc/${pid}/task/${tid}/syscall`, 'utf8').trim();
+        return `process ${pid} thread ${tid}: ${/^State:.*$/m.exec(status)?.[0]} ${call}\n`;
+      })
+      .join('');
+  } catch {
+    return `process ${pid}: gone\n`;
+  }
+}
