@@ -1,11 +1,11 @@
 /** Which machines are booted with which jobs, two at a time, and what came of it all. */
 import { join } from 'node:path';
+import { packageRoot } from '../../native/package-root.ts';
 import { makeDisk } from './disk.ts';
 import type { GuestEvent, Job, Mount, Outcome, ProgramJob } from './job.ts';
 import type { Kernel } from './kernel.ts';
 import { type Disk, type MachineEnd, runMachine } from './machine.ts';
 import { pool } from './pool.ts';
-import { packageRoot } from '../../native/package-root.ts';
 
 export interface Setting {
   programs: readonly ProgramJob[];

@@ -10,7 +10,10 @@ export interface Module {
 }
 
 /** Names as the kernel has them: `virtio-blk.ko.xz` is virtio_blk. */
-const moduleName = (path: string) => basename(path).replace(/\.ko(\..*)?$/, '').replaceAll('-', '_');
+const moduleName = (path: string) =>
+  basename(path)
+    .replace(/\.ko(\..*)?$/, '')
+    .replaceAll('-', '_');
 
 /** `depends=` of its .modinfo section, which is strings with a zero byte between. */
 function readDepends(bytes: Buffer): string[] {

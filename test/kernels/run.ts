@@ -91,7 +91,9 @@ if (!values.fetch) {
   }
   for (const { on, step, from, program, as, status, story } of matrix.results) {
     if (status === 0) continue;
-    console.log(`\n== ${program} as ${as}, ${step} on ${on}${from ? ` from ${from}` : ''}: ${status}\n${story}`);
+    console.log(
+      `\n== ${program} as ${as}, ${step} on ${on}${from ? ` from ${from}` : ''}: ${status}\n${story}`,
+    );
   }
   for (const failure of matrix.failures) console.log(`\n== ${failure}`);
   console.log(`\n${formatTable(matrix.results)}\n`);

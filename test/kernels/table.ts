@@ -8,7 +8,9 @@ const cell = ({ status }: Result) => (status === 0 ? 'ok' : String(status));
 
 export function formatTable(results: readonly Result[]): string {
   const columns = [...new Set(results.map(column))];
-  const rows = [...new Set(results.map(({ program, as }) => (as === 'nobody' ? `${program} (user)` : program)))];
+  const rows = [
+    ...new Set(results.map(({ program, as }) => (as === 'nobody' ? `${program} (user)` : program))),
+  ];
   const lines = [
     ['', ...columns],
     ...rows.map((row) => [
@@ -16,13 +18,19 @@ export function formatTable(results: readonly Result[]): string {
       ...columns.map((name) => {
         const found = results.find(
           (each) =>
-            column(each) === name &&
-            (each.as === 'nobody' ? `${each.program} (user)` : each.program) === row,
+            column(each) === name && (each.as === 'nobody' ? `${each.program} (user)` : each.program) === row,
         );
         return found ? cell(found) : '-';
       }),
     ]),
   ];
   const widths = lines[0]!.map((_, index) => Math.max(...lines.map((line) => line[index]!.length)));
-  return lines.map((line) => line.map((text, index) => text.padEnd(widths[index]!)).join('  ').trimEnd()).join('\n');
+  return lines
+    .map((line) =>
+      line
+        .map((text, index) => text.padEnd(widths[index]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
 }

@@ -1,6 +1,6 @@
 /** Run a command of ours in the guest, as root or as an ordinary user, and keep what it said. */
 import { type StdioOptions, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { chownSync, closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../../native/package-root.ts';
 import type { ProgramJob } from '../job.ts';
@@ -23,6 +23,7 @@ export async function command(
   const runtime = `/run/pod-${as}`;
   const errors = `/tmp/stderr-${as}`;
   mkdirSync(runtime, { recursive: true, mode: 0o700 });
+  if (as === 'nobody') chownSync(runtime, nobody, nobody);
   const user = as === 'nobody' ? { uid: nobody, gid: nobody } : {};
   const files = [
     input ? openSync(input, 'r') : 'ignore',
@@ -50,7 +51,10 @@ export async function command(
     });
     clearTimeout(watch);
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
-    return { status, story: `${words.join(' ')}: ${status} after ${seconds} s\n${readFileSync(errors, 'utf8')}` };
+    return {
+      status,
+      story: `${words.join(' ')}: ${status} after ${seconds} s\n${readFileSync(errors, 'utf8')}`,
+    };
   } finally {
     for (const file of files) if (typeof file === 'number') closeSync(file);
   }

@@ -48,11 +48,7 @@ export class Session {
     await this.#running.ready();
     await this.#running.beatOn(1);
     // In one step: what it did afterwards would be in its files, but not in the image.
-    await this.#must(
-      ['pod-dump', '--then', 'kill', this.#job.name],
-      undefined,
-      join(this.#folder, 'image'),
-    );
+    await this.#must(['pod-dump', '--then', 'kill', this.#job.name], undefined, join(this.#folder, 'image'));
     await this.#running.end();
     if (this.#running.result !== undefined) throw new Error(`it says already: ${this.#running.result}`);
   }
