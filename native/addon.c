@@ -148,6 +148,14 @@ napi_value make_undefined(napi_env env)
 	return value;
 }
 
+napi_value make_null(napi_env env)
+{
+	napi_value value;
+
+	napi_get_null(env, &value);
+	return value;
+}
+
 void set_property(napi_env env, napi_value object, const char *name, napi_value value)
 {
 	napi_set_named_property(env, object, name, value);

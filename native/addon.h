@@ -32,6 +32,7 @@ napi_value make_bytes(napi_env env, const void *data, size_t length);
 napi_value make_number(napi_env env, double number);
 napi_value make_word(napi_env env, uint64_t word);
 napi_value make_undefined(napi_env env);
+napi_value make_null(napi_env env);
 void set_property(napi_env env, napi_value object, const char *name, napi_value value);
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback callback);
 

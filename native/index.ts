@@ -59,8 +59,8 @@ export interface Native {
   getEventMessage(tid: number): bigint;
   /** PTRACE_GETSIGINFO of the current stop. */
   getSiginfo(tid: number): Uint8Array;
-  /** PTRACE_GET_RSEQ_CONFIGURATION; undefined when none is registered or the kernel (before 5.13) can't tell. */
-  getRseq(tid: number): Rseq | undefined;
+  /** PTRACE_GET_RSEQ_CONFIGURATION; undefined when none is registered, null when the kernel (before 5.13) can't tell. */
+  getRseq(tid: number): Rseq | undefined | null;
   poke(tid: number, address: bigint, value: bigint): void;
   peek(tid: number, address: bigint): bigint;
 

@@ -346,7 +346,7 @@ static napi_value get_rseq(napi_env env, napi_callback_info info)
 		return NULL;
 	if (ptrace(0x420f /* PTRACE_GET_RSEQ_CONFIGURATION */, tid, sizeof(rseq), &rseq) < 0) {
 		if (errno == EIO || errno == EINVAL)
-			return make_undefined(env);
+			return make_null(env);
 		return throw_errno(env, errno, "ptrace(GET_RSEQ_CONFIGURATION)");
 	}
 	if (rseq.address == 0)

@@ -24,6 +24,10 @@ const moduleFolders = [
   'fs',
   'lib',
   'net/9p',
+  'net/ipv4',
+  'net/netlink',
+  'net/packet',
+  'net/unix',
   'drivers/block',
   'drivers/char',
   'drivers/scsi',
@@ -34,6 +38,8 @@ const moduleFolders = [
 /** What DIR/current.json says of the kernel that is kept. */
 interface Current {
   release: string;
+  /** The folders that were unpacked. */
+  folders: readonly string[];
   /** When the archive was asked, ms since 1970. */
   asked: number;
 }
@@ -42,7 +48,8 @@ function readCurrent(folder: string): Current | undefined {
   const path = join(folder, 'current.json');
   if (!existsSync(path)) return undefined;
   const current = JSON.parse(readFileSync(path, 'utf8')) as Current;
-  return existsSync(join(folder, current.release, 'vmlinux')) ? current : undefined;
+  const whole = moduleFolders.every((each) => current.folders?.includes(each));
+  return whole && existsSync(join(folder, current.release, 'vmlinux')) ? current : undefined;
 }
 
 function writeCurrent(folder: string, current: Current): void {
@@ -68,11 +75,11 @@ export async function fetchKernel(source: KernelSource, say: (sentence: string) 
     await apt.update();
     const name = await apt.resolve(source.metaPackage);
     const release = name.slice('linux-image-'.length);
-    if (!existsSync(join(folder, release, 'vmlinux'))) {
+    if (kept?.release !== release) {
       say(`${source.name}: downloading ${name}`);
       await unpack(apt, name, release, folder);
     }
-    writeCurrent(folder, { release, asked: Date.now() });
+    writeCurrent(folder, { release, folders: moduleFolders, asked: Date.now() });
     if (kept && kept.release !== release) rmSync(join(folder, kept.release), { recursive: true });
     return kernel(release);
   } catch (error) {

@@ -8,8 +8,11 @@ import { type Entry, writeCpio } from './cpio.ts';
 import type { Kernel } from './kernel.ts';
 import { collectModules } from './modules.ts';
 
-/** For the host's file system, the overlay and the disks. */
-const baseModules = ['virtio_pci', 'virtio_blk', '9pnet_virtio', '9p', 'overlay', 'crc32c_generic', 'ext4'];
+/** For the host's file system, the overlay and the disks; and what a kernel loads by itself where it finds modules. */
+const baseModules = [
+  ...['virtio_pci', 'virtio_blk', '9pnet_virtio', '9p', 'overlay', 'crc32c_generic', 'ext4'],
+  ...['unix_diag', 'tcp_diag', 'udp_diag', 'netlink_diag', 'af_packet_diag'],
+];
 
 /** Bytes written to QEMU's isa-debug-exit; it ends with twice the byte plus one, so never with 0 or 1. */
 export const exitByte = { done: 16, failed: 17 } as const;

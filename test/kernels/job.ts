@@ -5,6 +5,9 @@ export interface ProgramJob {
   as: 'root' | 'nobody';
 }
 
+/** What must be refused by name (exit 11) on a kernel that cannot tell it: never lost in silence. */
+export const mustRefuse = (program: string, kernel: string) => program === 'rseq-own' && kernel === '5.10';
+
 /** A disk of the guest, and where it belongs: a session's files must be at the same path on every machine. */
 export interface Mount {
   device: string;
@@ -17,7 +20,7 @@ export type Job =
   /** Restart what another machine left on each disk, and let it judge itself. */
   | { kind: 'restart'; sources: readonly { from: string; mount: Mount; programs: readonly ProgramJob[] }[] }
   /** All of it on one machine: test/tools/cycle.ts, with its files on the disk. */
-  | { kind: 'cycle'; mount: Mount; programs: readonly ProgramJob[] };
+  | { kind: 'cycle'; kernel: string; mount: Mount; programs: readonly ProgramJob[] };
 
 /**
  * One program is through, with one step. `status` is that of the command that decided: 0, or pod-dump's or

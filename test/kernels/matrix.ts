@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { packageRoot } from '../../native/package-root.ts';
 import { makeDisk } from './disk.ts';
-import type { GuestEvent, Job, Mount, Outcome, ProgramJob } from './job.ts';
+import { type GuestEvent, type Job, type Mount, mustRefuse, type Outcome, type ProgramJob } from './job.ts';
 import type { Kernel } from './kernel.ts';
 import { type Disk, type MachineEnd, runMachine } from './machine.ts';
 import { pool } from './pool.ts';
@@ -16,8 +16,14 @@ export interface Setting {
   say: (sentence: string) => void;
 }
 
-/** One outcome, and the kernel it was on. */
-export type Result = Outcome & { on: string };
+/** One outcome, the kernel it was on, and whether it is as it must be. */
+export type Result = Outcome & { on: string; good: boolean };
+
+function isGood({ step, program, status, story }: Outcome, on: string): boolean {
+  if (step === 'dump' && mustRefuse(program, on))
+    return status === 11 && /^pod-dump: error: .+ \(pid \d+\) /m.test(story);
+  return status === 0;
+}
 
 const guestProgram = () => join(packageRoot(), 'dist/esm/test/kernels/guest/main.js');
 
@@ -48,10 +54,12 @@ export class Matrix {
       if (it.event === 'up') say(`${name}: Linux ${it.release} is up`);
       if (it.event === 'error') say(`${name}: ${it.message}`);
       if (it.event !== 'outcome') return;
-      this.results.push({ ...it, on: kernel.name });
+      const good = isGood(it, kernel.name);
+      this.results.push({ ...it, on: kernel.name, good });
       const what = [it.step, it.program, it.as === 'nobody' ? 'as nobody' : '', it.from && `from ${it.from}`];
-      const how = it.status === 0 ? 'ok' : `FAILED (${it.status})`;
+      const how = good ? 'ok' : `FAILED (${it.status})`;
       say(`${name}: ${what.filter(Boolean).join(' ')}: ${how}, ${it.seconds.toFixed(1)} s`);
+      if (!good) console.log(`\n== ${name}: ${what.filter(Boolean).join(' ')}: ${it.status}\n${it.story}`);
     };
     const program = [process.execPath, guestProgram()];
     const end = await runMachine({ kernel, program, job, disks, cpu, folder, name, onEvent });
@@ -107,7 +115,7 @@ export class Matrix {
     await pool(
       2,
       kernels.map((kernel) => () => {
-        const job: Job = { kind: 'cycle', mount: placeOf(kernel, 0), programs };
+        const job: Job = { kind: 'cycle', kernel: kernel.name, mount: placeOf(kernel, 0), programs };
         return this.#machine(kernel, `inside-${kernel.name}`, job, [{ path: this.#disk(kernel) }]);
       }),
     );

@@ -4,7 +4,7 @@ import type { Result } from './matrix.ts';
 const column = ({ step, from, on }: Result) =>
   step === 'restart' ? `${from}→${on}` : step === 'dump' ? `dump ${on}` : `in ${on}`;
 
-const cell = ({ status }: Result) => (status === 0 ? 'ok' : String(status));
+const cell = ({ status, good }: Result) => (status === 0 ? 'ok' : good ? 'refused' : String(status));
 
 export function formatTable(results: readonly Result[]): string {
   const columns = [...new Set(results.map(column))];

@@ -1,5 +1,5 @@
 /*
- * What a thread has registered with the kernel: restartable sequences (glibc's own and one of the program's), the
+ * What a thread has registered with the kernel: restartable sequences (glibc's; rseq-own.c has one's own), the
  * robust futex list, and the address cleared at its end. Each is compared as the kernel reports it, and used: a
  * sequence that was interrupted must be aborted, a robust mutex whose owner ends must say so, a join must return.
  */
@@ -10,7 +10,6 @@
 #include "pod-test.h"
 
 #define SIGNATURE 0x53053053
-#define OWN_SIGNATURE 0x77aa55cc
 
 struct view {
 	void *robust;
@@ -75,27 +74,6 @@ static void *hold_glibc_rseq(void *argument) {
 	if (pod_break("rseq")) syscall(SYS_rseq, glibc_rseq(), 32, RSEQ_FLAG_UNREGISTER, SIGNATURE);
 	check_view(&view);
 	check_follows_processor(glibc_rseq());
-	return NULL;
-}
-
-static struct rseq *own_area;
-
-static void *hold_own_rseq(void *argument) {
-	(void)argument;
-	static struct rseq area __attribute__((aligned(32)));
-	EQUAL(syscall(SYS_rseq, glibc_rseq(), 32, RSEQ_FLAG_UNREGISTER, SIGNATURE), 0);
-	EQUAL(syscall(SYS_rseq, &area, 32, 0, OWN_SIGNATURE), 0);
-	own_area = &area;
-	while (!over) {
-		check_registered(&area, 32, OWN_SIGNATURE);
-		pod_sleep(5);
-	}
-	if (pod_break("own-rseq")) {
-		EQUAL(syscall(SYS_rseq, &area, 32, RSEQ_FLAG_UNREGISTER, OWN_SIGNATURE), 0);
-		EQUAL(syscall(SYS_rseq, &area, 32, 0, OWN_SIGNATURE + 1), 0);
-	}
-	check_registered(&area, 32, OWN_SIGNATURE);
-	check_follows_processor(&area);
 	return NULL;
 }
 
@@ -174,7 +152,7 @@ static void *hold_own_robust_list(void *argument) {
 	while (!over) pod_sleep(5);
 	void *found;
 	size_t size;
-	if (pod_break("own-robust")) syscall(SYS_set_robust_list, &own_area, sizeof head);
+	if (pod_break("own-robust")) syscall(SYS_set_robust_list, &robust, sizeof head);
 	EQUAL(syscall(SYS_get_robust_list, 0, &found, &size), 0);
 	CHECK(found == &head);
 	return NULL;
@@ -220,11 +198,11 @@ int main(int argc, char **argv) {
 
 	struct view view;
 	look(&view);
-	void *(*const bodies[])(void *) = { hold_glibc_rseq, hold_own_rseq, hold_sequence,
-		                                hold_robust,     hold_own_robust_list, hold_nothing };
+	void *(*const bodies[])(void *) = { hold_glibc_rseq, hold_sequence, hold_robust, hold_own_robust_list,
+		                                hold_nothing };
 	pthread_t threads[COUNT(bodies)];
 	for (size_t i = 0; i < COUNT(bodies); i++) EQUAL(pthread_create(&threads[i], NULL, bodies[i], NULL), 0);
-	EVENTUALLY(locked_by != 0 && own_area != NULL && committed > 0);
+	EVENTUALLY(locked_by != 0 && committed > 0);
 	pod_ready();
 	while (pod_turn()) check_view(&view);
 	check_view(&view);

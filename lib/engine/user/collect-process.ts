@@ -9,6 +9,7 @@ import { type AskedMemory, askMemory } from './collect-memory.ts';
 import { interruptedCall } from './interrupted-call.ts';
 import { describeProcess, inner, readStat, readStatus, type Status, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
+import { askRseq } from './rseq.ts';
 import type { SessionProcess, SessionThread, SessionView } from './session-view.ts';
 
 type Process = Records['process'];
@@ -169,9 +170,15 @@ export function threadRecord(
 ): { meta: Thread; data: Uint8Array } {
   const status = readStatus(process.pid, thread.tid);
   refuseThread(process, thread, status);
-  const asked = view.within(process.pid, askThread, thread);
+  const { rseq, ...asked } = view.within(
+    process.pid,
+    (remote) => ({
+      ...askThread(remote),
+      rseq: askRseq(thread.tid, thread.state.registers, remote),
+    }),
+    thread,
+  );
   const pending = native().peekSignals(thread.tid, false);
-  const rseq = native().getRseq(thread.tid);
   const robustList = readRobustList(thread.tid);
   const { fields } = readStat(process.pid, thread.tid);
   const call = interruptedCall(thread.state.registers);

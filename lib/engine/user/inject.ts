@@ -26,6 +26,7 @@ import { allSignals, MAP, NT_X86_XSTATE, PROT, PTRACE, REG, registerWords, SYS }
 import { endedOnlyByStop, nameRestartedCall, rewindCall } from './interrupted-call.ts';
 import { describeProcess, type MappedArea } from './proc.ts';
 import { type CallSite, Remote } from './remote.ts';
+import { abortRestartableSequence } from './rseq.ts';
 import { buildSignalFrame, maxSignalFrame } from './signal-frame.ts';
 
 const code = Uint8Array.of(0x0f, 0x05, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b, 0, 0, 0, 0, 0);
@@ -79,33 +80,6 @@ function readExtendedState(tid: number): Uint8Array {
     return native().getRegset(tid, NT_X86_XSTATE);
   } catch {
     return native().getRegset(tid, NT_PRFPREG);
-  }
-}
-
-/**
- * A stop inside a restartable sequence (rseq(2)) ends it, as a preemption would: the kernel would find our own
- * instruction pointer outside of it and forget it, so its abort is done here.
- */
-function abortRestartableSequence(tid: number, registers: Uint8Array): void {
-  const addon = native();
-  const rseq = addon.getRseq(tid);
-  if (!rseq) return;
-  const pointer = addon.peek(tid, rseq.address + 8n);
-  if (pointer === 0n) return;
-  const section = new Uint8Array(32);
-  try {
-    addon.readMemory(tid, pointer, section);
-  } catch {
-    return; // the kernel will send the SIGSEGV that such a pointer deserves
-  }
-  const view = new DataView(section.buffer);
-  const start = view.getBigUint64(8, true);
-  const words = registerWords(registers);
-  const offset = BigInt.asUintN(64, words[REG.rip]! - start);
-  if (offset < view.getBigUint64(16, true)) {
-    words[REG.rip] = view.getBigUint64(24, true);
-    addon.setRegisters(tid, registers);
-    addon.poke(tid, rseq.address + 8n, 0n);
   }
 }
 

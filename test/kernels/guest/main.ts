@@ -6,7 +6,7 @@ import { cycle } from '../../tools/cycle.ts';
 import { readProgram } from '../../tools/programs.ts';
 import { keepDescriptors } from '../../tools/running-program.ts';
 import { jobPath } from '../initramfs.ts';
-import type { Job, Mount, ProgramJob } from '../job.ts';
+import { type Job, type Mount, mustRefuse, type ProgramJob } from '../job.ts';
 import { Session } from './session.ts';
 import { tell } from './tell.ts';
 
@@ -20,10 +20,13 @@ function unmount({ path }: Mount): void {
   execFileSync('/run/busybox', ['umount', path]);
 }
 
-async function cycleOne(place: Mount, { name, as }: ProgramJob): Promise<void> {
+async function cycleOne(kernel: string, place: Mount, { name, as }: ProgramJob): Promise<void> {
   process.env['TMPDIR'] = place.path;
   const start = performance.now();
-  const report = await cycle(readProgram(name), { mode: 'restart', as });
+  const report = await cycle(readProgram(name), {
+    mode: mustRefuse(name, kernel) ? 'refused' : 'restart',
+    as,
+  });
   tell({
     event: 'outcome',
     step: 'cycle',
@@ -46,7 +49,7 @@ async function work(job: Job): Promise<void> {
   mount(job.mount);
   for (const program of job.programs) {
     if (job.kind === 'dump') tell(await new Session(job.mount, program).step('dump'));
-    else await cycleOne(job.mount, program);
+    else await cycleOne(job.kernel, job.mount, program);
   }
   // What another machine shall find must be on the disk.
   if (job.kind === 'dump') unmount(job.mount);
