@@ -221,6 +221,19 @@ t.test('regular files', async (t) => {
     close(fd, reader);
   });
 
+  t.test('made without a name, then given one', async (t) => {
+    const fd = openSync(folder, 0o20200000 | constants.O_RDWR, 0o600);
+    writeSync(fd, 'named');
+    const from = Buffer.from(`/proc/self/fd/${fd}\0`);
+    call(265 /* linkat */, -100, from, -100, Buffer.from(`${path}\0`), 0x400);
+    const { records } = dump(fd);
+    t.match(records, [{ name: 'regular', meta: { path } }]);
+    const again = restore(records).take(0);
+    t.equal(fstatSync(again).ino, fstatSync(fd).ino, 'the file of that name');
+    close(fd);
+    unlinkSync(path);
+  });
+
   t.test('without a name and without its folder', async (t) => {
     mkdirSync(`${path}.folder`);
     const fd = openSync(`${path}.folder/file`, 'w+');
