@@ -836,6 +836,43 @@ t.test('unix sockets', async (t) => {
     close(a, b);
   });
 
+  t.test('messages without a byte are never lost', async (t) => {
+    const [a, b] = socketPair(seqpacket);
+    send(a, '');
+    send(a, 'x');
+    for (let look = 0; look < 3; look++) {
+      const { records } = dump(a, b);
+      t.same(
+        records.flatMap(({ data }) => (data ? [data.length] : [])),
+        [0, 1],
+        'the first in the queue shows itself to every look',
+      );
+    }
+    send(a, '');
+    t.equal(dump(a, b).records.length, 5);
+    refuses(t, [a, b], /without a byte/);
+    receive(b);
+    refuses(t, [a, b], /without a byte/);
+    receive(b);
+    t.equal(dump(a, b).records.length, 3);
+    close(a, b);
+
+    const named = newSocket(dgram);
+    bind(named, '\0pod-objects-empty');
+    const sender = newSocket(dgram);
+    connect(sender, '\0pod-objects-empty');
+    send(sender, 'x');
+    send(sender, '');
+    close(sender);
+    t.equal(dump(named).records.length, 3);
+    refuses(t, [named], /without a byte/);
+    receive(named);
+    receive(named);
+    dump(named);
+    dump(named);
+    close(named);
+  });
+
   t.test('refused by name', async (t) => {
     const [a, b] = socketPair(stream);
     refuses(t, [a], /its other end is held by a process outside/);

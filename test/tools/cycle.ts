@@ -33,8 +33,8 @@ import { keepDescriptors, RunningProgram, until } from './running-program.ts';
  * - `alive`: restarted while the original is still there (stopped), so that its pids are taken.
  * - `later`: restarted when some seconds have passed, which its monotonic clocks must not notice; for `clocks`.
  * - `foreign`: the same, each image as if from a kernel with another vdso.
+ * - `once`: restarted twice; then a dump that it survives goes well, and the next one is refused.
  * - `conflict`: restarted while the original is still there, whose locks it can't have: exit 12, original unharmed.
- * - `foreign`: the same, each image as if from a kernel with another vdso.
  * - `refused`: the engine does not handle the object yet: exit 11 before anything is written, session unharmed.
  */
 export type Mode =
@@ -44,6 +44,7 @@ export type Mode =
   | 'alive'
   | 'later'
   | 'foreign'
+  | 'once'
   | 'conflict'
   | 'refused';
 
@@ -232,6 +233,16 @@ class Cycle {
         await this.#running.beatOn();
       }
     } else if (mode === 'refused') {
+      await this.dumpInVain();
+      await this.#running.beatOn();
+    } else if (mode === 'once') {
+      for (let i = 0; i < 2; i++) {
+        await this.dump('kill');
+        await this.kill();
+        await this.restart(`test-${process.pid}-${this.#program.name}-${i}`);
+        await this.#running.beatOn();
+      }
+      await this.dump();
       await this.dumpInVain();
       await this.#running.beatOn();
     } else if (mode === 'conflict') {

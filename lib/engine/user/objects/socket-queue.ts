@@ -9,6 +9,7 @@
 import { native, type ReceivedMessage } from '../../../../native/index.ts';
 import { maxData } from '../../../stream/frame.ts';
 import { MAP, PROT, pageSize, SYS } from '../abi.ts';
+import { countHidden, forgetLook, markLookedAt, refuseHidden, refuseLookedAt } from './empty-messages.ts';
 import type { DumpContext, OpenFile } from './file-object.ts';
 import { closeLocal, codeOf, pollNow, readable, readOption, setSocketOption } from './local-calls.ts';
 
@@ -102,11 +103,27 @@ function bytesBeforeLast(local: number, length: number): number {
   }
 }
 
+/** What is known of a socket whose queue holds messages. */
+export interface Receiver {
+  /** 2 datagram, 5 seqpacket. */
+  type: number;
+  /** Closed for receiving. */
+  shut: boolean;
+  /** What its only sender is charged with; undefined when there may be others, or he is gone. */
+  unread: number | undefined;
+}
+
+const seqpacket = 5;
+
 /** The queue of a datagram or seqpacket socket. */
-export function peekMessages(file: OpenFile, shut: boolean, context: DumpContext): Message[] {
+export function peekMessages(file: OpenFile, receiver: Receiver, context: DumpContext): Message[] {
   const { local } = file;
+  const { type, shut, unread } = receiver;
   const state = pollNow(local, POLLIN);
-  if ((state & POLLIN) === 0) return [];
+  if ((state & POLLIN) === 0) {
+    forgetLook(file);
+    return [];
+  }
   if ((state & POLLERR) !== 0) {
     // Seqpacket with its peer gone: without data this is all there is to say, and restart brings it back.
     if (shut && readable(local) === 0) return [];
@@ -116,11 +133,37 @@ export function peekMessages(file: OpenFile, shut: boolean, context: DumpContext
       'try again when the program has read it',
     );
   }
+  if (unread === undefined) {
+    refuseLookedAt(file, context);
+    // Until the look is over: should we be killed, the next one knows.
+    markLookedAt(file, true);
+  }
+  // A seqpacket socket that was shut down gives end of file for ever, which looks like messages without a byte: what
+  // matters ends with the last byte.
+  const end = shut && type === seqpacket ? readable(local) : Number.POSITIVE_INFINITY;
+  const messages = peekUntil(end, file, context);
+  if (unread === undefined) {
+    markLookedAt(
+      file,
+      messages.some(({ data }) => data.length === 0),
+    );
+    return messages;
+  }
+  const lengths = messages.map(({ data }) => data.length);
+  const hidden = countHidden(file, type, unread, lengths, context);
+  if (hidden === 0) return messages;
+  // Its place is known only when it is the first, and none that shows itself could be taken for it.
+  if (hidden > 1 || lengths[0] === 0) refuseHidden(file, context);
+  return [peekFirst(file, context), ...messages];
+}
+
+function peekUntil(end: number, file: OpenFile, context: DumpContext): Message[] {
+  const { local } = file;
   const before = peekOffset(local);
   const messages: Message[] = [];
   let room = 8 << 10;
   try {
-    for (let at = 0; ; ) {
+    for (let at = 0; at < end; ) {
       setPeekOffset(local, at);
       const got = native().receiveMessage(local, room, peek);
       if (!got) break;
@@ -136,8 +179,6 @@ export function peekMessages(file: OpenFile, shut: boolean, context: DumpContext
         room = Math.min(maxData, room * 8);
         continue;
       }
-      // Behind the last message a socket that was shut down gives end of file, for ever.
-      if (got.data.length === 0 && shut) break;
       messages.push(readMessage(got, file, context));
       at += got.data.length;
     }
@@ -145,6 +186,21 @@ export function peekMessages(file: OpenFile, shut: boolean, context: DumpContext
     setPeekOffset(local, before);
   }
   return messages;
+}
+
+/** A look without SO_PEEK_OFF shows the first message, hidden or not: it must be the one without a byte. */
+function peekFirst(file: OpenFile, context: DumpContext): Message {
+  const before = peekOffset(file.local);
+  try {
+    setPeekOffset(file.local, -1);
+    const got = native().receiveMessage(file.local, 1, peek);
+    if (!got) return refuseHidden(file, context);
+    const message = readMessage(got, file, context);
+    if (message.data.length > 0 || (got.flags & MSG_TRUNC) !== 0) refuseHidden(file, context);
+    return message;
+  } finally {
+    setPeekOffset(file.local, before);
+  }
 }
 
 /** A byte sent with MSG_OOB has a place in the queue that can't be seen. */

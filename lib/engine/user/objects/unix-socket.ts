@@ -255,12 +255,26 @@ function findSender(file: OpenFile, message: Message, context: DumpContext): num
   );
 }
 
+/** What the only socket that can send to this one is charged with for messages that nobody has read. */
+function readUnread(file: OpenFile, socket: DiagSocket, context: DumpContext): number | undefined {
+  const other = unixSockets(file, context).get(socket.peer ?? 0);
+  if (other?.peer !== socket.inode) return undefined;
+  return typeNames[socket.type] === 'dgram' && socket.name?.length ? undefined : other.unread;
+}
+
 /** What waits in it: looked at once, because looking is not without traces (socket-queue.ts). */
 function readQueue(file: OpenFile, context: DumpContext): Message[] {
   return context.once(`queue of socket ${file.id}`, () => {
     const socket = findSocket(file, context);
     if (socket.listening) return [];
-    if (typeNames[socket.type] !== 'stream') return peekMessages(file, (socket.shutdown & 1) !== 0, context);
+    if (typeNames[socket.type] !== 'stream') {
+      const shut = (socket.shutdown & 1) !== 0;
+      return peekMessages(
+        file,
+        { type: socket.type, shut, unread: readUnread(file, socket, context) },
+        context,
+      );
+    }
     return socket.peer === undefined ? [] : peekStream(file, context);
   });
 }
@@ -268,7 +282,7 @@ function readQueue(file: OpenFile, context: DumpContext): Message[] {
 export const unixSocket: FileObject = {
   records: ['unix-socket'],
   coverage:
-    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones with the connections that wait to be accepted, as long as nothing was sent through these. Refused: a partner outside the session, urgent data. SO_PEERCRED shows the pod's first process afterwards",
+    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones with the connections that wait to be accepted, as long as nothing was sent through these. Refused: a partner outside the session, urgent data, a message without a byte that an earlier dump of the running session (or MSG_PEEK) has hidden and whose place nobody can tell. SO_PEERCRED shows the pod's first process afterwards",
 
   matches: (file) =>
     file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF_UNIX,
