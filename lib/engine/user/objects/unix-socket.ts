@@ -5,6 +5,9 @@
  * out of accept(2), through a listener of the same name that lives for a moment, so that both ends keep their
  * names. What other sockets find by name (bind, listen, datagram destinations) comes last, before the tasks run:
  * until then nobody outside sees the session.
+ *
+ * Open files on their way (SCM_RIGHTS) stay in their place between the bytes, those of sockets that are on their way
+ * themselves too; a listening socket keeps the connections that wait in it, as long as nothing was sent through them.
  */
 import { type BigIntStats, lstatSync, readlinkSync } from 'node:fs';
 import type { Records } from '../../../image/record.ts';
