@@ -36,12 +36,15 @@ static void look(struct view *view) {
 	EQUAL(syscall(SYS_sched_getparam, 0, &parameters), 0);
 	view->priority = parameters.sched_priority;
 	view->ioprio = (int)syscall(SYS_ioprio_get, 1, 0);
+	/* Without a class it says nothing, and older kernels show now this, now that. */
+	if (view->ioprio >> 13 == 0) view->ioprio = 0;
 	view->persona = personality(0xffffffff);
 	EQUAL(prctl(PR_GET_PDEATHSIG, &view->death_signal), 0);
 	view->dumpable = prctl(PR_GET_DUMPABLE);
 	EQUAL(prctl(PR_GET_CHILD_SUBREAPER, &view->subreaper), 0);
 	view->no_huge_pages = prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
-	view->slack = prctl(PR_GET_TIMERSLACK);
+	/* A real-time thread has none: newer kernels show it so, older ones only act so. */
+	view->slack = view->policy == SCHED_FIFO || view->policy == SCHED_RR ? 0 : prctl(PR_GET_TIMERSLACK);
 	EQUAL(sched_getaffinity(0, sizeof view->affinity, &view->affinity), 0);
 	EQUAL(prctl(PR_GET_NAME, view->name), 0);
 	pod_read_text("/proc/self/oom_score_adj", view->oom, sizeof view->oom);

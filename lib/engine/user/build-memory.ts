@@ -66,6 +66,7 @@ export class SpaceBuilder {
     this.#setDetours();
     const { remote } = this.#task;
     const calls: Word[][] = [];
+    if (!this.#space.record.thpDisable) remote.run([[SYS.prctl, PR.setThpDisable, 0, 0, 0, 0]]);
     for (const area of this.#space.areas) {
       const length = area.end - area.start;
       for (const advice of area.advice ?? [])
@@ -327,7 +328,8 @@ export class SpaceBuilder {
     const { record } = this.#space;
     remote.reset();
     this.#setMap(record.exeShm === undefined ? openMapped(remote, record.exe.path, 0) : undefined);
-    if (record.thpDisable) remote.run([[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]]);
+    // While it is filled: a page here and there must not take two megabytes each, where the kernel always does so.
+    remote.run([[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]]);
   }
 
   /** prctl(PR_SET_MM, PR_SET_MM_MAP): struct prctl_mm_map. Without an executable that of the builder stays. */

@@ -294,9 +294,17 @@ function readScheduling(tid: number, nice: number, timerSlackNs: bigint): Thread
     nice,
     priority: new DataView(parameter.buffer).getInt32(0, true),
     ...(isRestricted(affinity) ? { affinity: affinity.slice(0, length) } : {}),
-    ioprio: Number(addon.syscall(SYS.ioprio_get, 1, tid)),
+    ioprio: readIoPriority(tid),
     timerSlackNs,
   };
+}
+
+const ioClassShift = 13;
+
+/** Before 5.18 a task that never set one shows the usual level without a class, which cannot be set: it is none. */
+function readIoPriority(tid: number): number {
+  const priority = Number(native().syscall(SYS.ioprio_get, 1, tid));
+  return priority >> ioClassShift === 0 ? 0 : priority;
 }
 
 /** Whether a mask leaves out a processor that is there: all of them means no wish, on any machine. */
