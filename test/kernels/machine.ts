@@ -81,6 +81,8 @@ export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
     { stdio: ['ignore', 'pipe', errorFile] },
   );
   closeSync(errorFile);
+  const kill = () => void child.kill('SIGKILL');
+  process.once('exit', kill);
   let hung = false;
   const hang = () => {
     hung = true;
@@ -113,6 +115,7 @@ export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
     child.on('error', (error) => resolve(error.message));
   });
   clearTimeout(watch);
+  process.off('exit', kill);
   const read = (path: string) => readFileSync(path, { encoding: 'utf8', flag: 'a+' });
   return {
     events,

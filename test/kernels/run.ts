@@ -86,13 +86,14 @@ if (!values.fetch) {
   for (const { name } of programs) await buildProgram(readProgram(name));
 
   const folder = mkdtempSync(join(tmpdir(), 'pod-kernels-'));
-  const matrix = new Matrix({ programs, cpu: values.cpu, folder, say });
-  try {
-    await (values.inside ? matrix.inside(kernels) : matrix.pairs(kernels));
-  } finally {
+  process.once('exit', () => {
     if (values.keep) say(`kept: ${folder}`);
     else rmSync(folder, { recursive: true });
-  }
+  });
+  // Nothing is left of a run that was broken off: neither machines nor disks.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+  const matrix = new Matrix({ programs, cpu: values.cpu, folder, say });
+  await (values.inside ? matrix.inside(kernels) : matrix.pairs(kernels));
   for (const failure of matrix.failures) console.log(`\n== ${failure}`);
   console.log(`\n${formatTable(matrix.results)}\n`);
   const good = matrix.results.filter((each) => each.good).length;
