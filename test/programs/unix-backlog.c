@@ -103,7 +103,7 @@ int main(int argc, char **argv) {
 	char byte;
 	if (pod_break("accepted")) close(take(plain));
 	if (pod_break("one-more")) join(SOCK_STREAM, &address, length);
-	if (pod_break("closed")) close(blocked), blocked = dup(0);
+	if (pod_break("closed")) shutdown(blocked, SHUT_RDWR);
 	if (pod_break("open-again")) shutdown(first, SHUT_RDWR);
 	while (pod_turn()) check();
 

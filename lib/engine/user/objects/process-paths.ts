@@ -28,7 +28,7 @@ export function refuseForeignProcess(file: OpenFile, path: string, context: Dump
   const pid = processIn(path);
   if (pid === undefined) return;
   if (file.inFlight) {
-    context.refuse(
+    context.notNow(
       file,
       'what shows a process is on its way through a socket',
       'try again in a moment, when the receiver has taken it',
@@ -38,7 +38,8 @@ export function refuseForeignProcess(file: OpenFile, path: string, context: Dump
     context.files.flatMap((each) => each.holders.map((holder) => context.innerPid(holder.pid))),
   );
   if (inside.has(pid)) return;
-  context.refuse(file, 'it shows a process that is not of the session', 'let the program close it first');
+  // Most often one that has just ended, and the file is about to be closed.
+  context.notNow(file, 'it shows a process that is not of the session', 'let the program close it first');
 }
 
 /** Something to hold its place in the builder until the process exists. */
