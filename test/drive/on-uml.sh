@@ -16,8 +16,13 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null
-mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
+# The checkout may lie in /tmp.
+mkdir /run/checkout
+mount --bind "$here" /run/checkout
+mount -t tmpfs tmp /tmp
+mkdir -p "$here"
+mount --bind /run/checkout "$here"
 modules=/usr/lib/uml/modules/$(uname -r)/kernel
 for module in fs/nls/nls_cp437 fs/nls/nls_iso8859-1 fs/nls/nls_ascii fs/fat/fat fs/fat/vfat drivers/block/loop; do
   insmod "$modules/$module.ko"

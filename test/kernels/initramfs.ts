@@ -4,6 +4,7 @@
  * finds where the host has it.
  */
 import { existsSync, readFileSync } from 'node:fs';
+import { packageRoot } from '../../native/package-root.ts';
 import { type Entry, writeCpio } from './cpio.ts';
 import type { Kernel } from './kernel.ts';
 import { collectModules } from './modules.ts';
@@ -26,8 +27,8 @@ export const eventLine = '/dev/ttyS1';
 
 const octal = (byte: number) => `\\${byte.toString(8).padStart(3, '0')}`;
 
-/** First process of the guest, on the initramfs. */
-const init = `#!/bin/busybox sh
+/** First process of the guest, on the initramfs. The checkout may lie in one of the folders that it makes its own. */
+const init = (checkout: string) => `#!/bin/busybox sh
 export PATH=/bin
 busybox mkdir -p /proc /sys /dev /lower /rw /newroot
 busybox mount -t proc proc /proc
@@ -39,10 +40,14 @@ busybox mount -t tmpfs -o size=75% rw /rw
 busybox mkdir /rw/upper /rw/work
 busybox mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /newroot || exec busybox poweroff -f
 for name in proc sys dev; do busybox mount --move /$name /newroot/$name; done
+busybox mkdir /rw/checkout
+busybox mount --bind '/newroot${checkout}' /rw/checkout
 for name in tmp run var/tmp dev/shm; do
   busybox mkdir -p /newroot/$name
   busybox mount -t tmpfs -o mode=1777 tmpfs /newroot/$name
 done
+busybox mkdir -p '/newroot${checkout}'
+busybox mount --bind /rw/checkout '/newroot${checkout}'
 busybox mkdir -p /newroot/dev/pts
 busybox mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /newroot/dev/pts
 busybox ln -sf /proc/self/fd /newroot/dev/fd
@@ -93,7 +98,7 @@ export function makeInitramfs({ kernel, modules = [], program, job }: Start): Bu
   });
   return writeCpio([
     ...['bin', 'modules'].map((path) => ({ path, mode: 0o040755 })),
-    file('init', init),
+    file('init', init(packageRoot().replaceAll("'", `'\\''`))),
     file('first.sh', first(program)),
     file('job.json', JSON.stringify(job)),
     file('bin/busybox', readFileSync(findBusybox())),
