@@ -16,7 +16,7 @@ export async function benchFilters(
   await bench.hold('mixed', options.mebibytes, 'mixed');
   const image = bench.path('image');
   bench.take('mixed', image);
-  const [key, pub] = [bench.path('key'), bench.path('pub')];
+  const [key, pub] = [bench.path('filters.key'), bench.path('filters.pub')];
   bench.run(`age-keygen -o ${key} 2>/dev/null && age-keygen -y ${key} > ${pub}`);
   const bytes = statSync(image).size;
   const rows: string[][] = [];
