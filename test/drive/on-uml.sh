@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 if [ "$$" != 1 ]; then
   log=$(mktemp)
   trap 'rm -f "$log"' EXIT
-  linux.uml mem=1024M rootfstype=hostfs hostfs=/ rw init="$here/test/drive/on-uml.sh" con=null con0=fd:0,fd:1 quiet \
+  linux.uml mem=1024M rootfstype=hostfs hostfs=/ rw init="$here/test/drive/on-uml.sh" con=null con0=fd:0,fd:1 loglevel=1 \
     -- "$@" --end </dev/null 2>&1 | tee "$log"
   exit "$(sed -n 's/^on-uml: status \([0-9]*\).*/\1/p' "$log" | tail -1)"
 fi
