@@ -4,12 +4,7 @@
  * sequence that was interrupted must be aborted, a robust mutex whose owner ends must say so, a join must return.
  */
 #include <linux/futex.h>
-#include <linux/rseq.h>
-#include <sched.h>
-#include <sys/rseq.h>
-#include "pod-test.h"
-
-#define SIGNATURE 0x53053053
+#include "rseq-check.h"
 
 struct view {
 	void *robust;
@@ -31,14 +26,6 @@ static void look(struct view *view) {
 	view->tid = (pid_t)syscall(SYS_gettid);
 }
 
-/* The kernel tells a registered area from any other by the errno of a second registration. */
-static void check_registered(struct rseq *area, uint32_t size, uint32_t signature) {
-	static struct rseq other __attribute__((aligned(32)));
-	FAILS(syscall(SYS_rseq, area, size, 0, signature), EBUSY);
-	FAILS(syscall(SYS_rseq, area, size, 0, signature + 1), EPERM);
-	FAILS(syscall(SYS_rseq, &other, size, 0, signature), EINVAL);
-}
-
 static void check_view(const struct view *before) {
 	struct view now;
 	look(&now);
@@ -47,20 +34,6 @@ static void check_view(const struct view *before) {
 	EQUAL(now.tid, before->tid);
 	/* glibc registers the size it reports, but never less than the first version's 32 bytes. */
 	check_registered(before->rseq, 32, SIGNATURE);
-}
-
-/* The kernel keeps the current processor in the area, but only in a registered one. */
-static void check_follows_processor(struct rseq *area) {
-	cpu_set_t all, one;
-	EQUAL(sched_getaffinity(0, sizeof all, &all), 0);
-	for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, &all)) continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		EQUAL(sched_setaffinity(0, sizeof one, &one), 0);
-		EQUAL(*(volatile uint32_t *)&area->cpu_id, cpu);
-	}
-	EQUAL(sched_setaffinity(0, sizeof all, &all), 0);
 }
 
 static void *hold_glibc_rseq(void *argument) {

@@ -48,12 +48,15 @@ export function listPrograms(): Program[] {
     .sort((a, b) => a.name.localeCompare(b.name));
 }
 
+const headers = () =>
+  readdirSync(folder())
+    .filter((file) => file.endsWith('.h'))
+    .map((file) => join(folder(), file));
+
 /** Compile a program unless it is up to date; the path of the executable. */
 export async function buildProgram(program: Program): Promise<string> {
   const target = join(packageRoot(), 'build/programs', program.name);
-  const newest = Math.max(
-    ...[program.source, join(folder(), 'pod-test.h')].map((path) => statSync(path).mtimeMs),
-  );
+  const newest = Math.max(...[program.source, ...headers()].map((path) => statSync(path).mtimeMs));
   if (existsSync(target) && statSync(target).mtimeMs >= newest) return target;
   mkdirSync(join(packageRoot(), 'build/programs'), { recursive: true });
   // Tests run in parallel processes: each writes its own file, the last one wins with the same bytes.

@@ -298,3 +298,6 @@ export const page = 4096n;
 export const allSignals = 0xffffffffffffffffn;
 export const kernelRestart = { sys: -512, noIntr: -513, noHand: -514, block: -516 } as const;
 export const AT_FDCWD = -100;
+
+/** Address families, socket(2). */
+export const AF = { unix: 1 } as const;

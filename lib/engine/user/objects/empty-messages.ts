@@ -5,11 +5,10 @@
  * mark stays in the socket, in an option without meaning for unix sockets, as long as a look may have hidden something.
  */
 import { native } from '../../../../native/index.ts';
-import { O, SYS } from '../abi.ts';
+import { AF, O, SYS } from '../abi.ts';
 import type { DumpContext, OpenFile } from './file-object.ts';
 import { closeLocal, codeOf, ioctlRead, setSocketOption, socketOption } from './local-calls.ts';
 
-const AF_UNIX = 1;
 const SIOCOUTQ = 0x5411;
 const SO_SNDBUF = 7;
 const SO_SNDBUFFORCE = 32;
@@ -29,7 +28,7 @@ function chargeOf(type: number, length: number): number | undefined {
 /** undefined when this user can't send so much at once. */
 function tryOut(type: number, length: number): number | undefined {
   const pair = new Int32Array(2);
-  native().syscall(SYS.socketpair, AF_UNIX, type | O.cloexec, 0, new Uint8Array(pair.buffer));
+  native().syscall(SYS.socketpair, AF.unix, type | O.cloexec, 0, new Uint8Array(pair.buffer));
   const [sender, receiver] = pair as unknown as [number, number];
   try {
     enlarge(sender, length);

@@ -2,7 +2,7 @@
 import { closeSync, openSync, readlinkSync } from 'node:fs';
 import { native } from '../../../../native/index.ts';
 import { PodError } from '../../../stream/error.ts';
-import { O, SYS } from '../abi.ts';
+import { AF, O, SYS } from '../abi.ts';
 import type { DumpContext, OpenFile } from './file-object.ts';
 import { borrow, closeLocal, codeOf } from './local-calls.ts';
 
@@ -32,7 +32,6 @@ export interface DiagSocket {
   shutdown: number;
 }
 
-const AF_UNIX = 1;
 const AF_NETLINK = 16;
 const SOCK_DIAG_BY_FAMILY = 20;
 const NLMSG_ERROR = 2;
@@ -127,7 +126,7 @@ function readAll(netlink: number): Sockets {
   request.setUint16(4, SOCK_DIAG_BY_FAMILY, true);
   request.setUint16(6, NLM_F_REQUEST | NLM_F_DUMP, true);
   request.setUint32(8, 1, true);
-  request.setUint8(16, AF_UNIX);
+  request.setUint8(16, AF.unix);
   request.setUint32(20, 0xffffffff, true);
   request.setUint32(28, show, true);
   request.setUint32(32, 0xffffffff, true);

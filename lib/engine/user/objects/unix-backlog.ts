@@ -3,13 +3,12 @@
  * through one can't be looked at, because nobody has the end that received it.
  */
 import type { Records } from '../../../image/record.ts';
-import { F, O, SYS } from '../abi.ts';
+import { AF, F, O, SYS } from '../abi.ts';
 import type { DumpContext, OpenFile, RestoreContext } from './file-object.ts';
 import { errnoName } from './local-calls.ts';
 import { type DiagSocket, fileOf, unacceptedSockets, unixSockets } from './socket-diag.ts';
 import { describe, putAddress, type Socket, typeNumbers } from './unix-names.ts';
 
-const AF_UNIX = 1;
 /** In place of an id: the connection was closed before it was accepted. */
 const closed = -1;
 const seqpacket = 5;
@@ -67,7 +66,7 @@ export function connectWaiting(record: Socket, context: RestoreContext): void {
   for (const id of record.waiting ?? []) {
     const fd =
       id === closed
-        ? Number(builder.call('socket', SYS.socket, AF_UNIX, typeNumbers[record.type], 0))
+        ? Number(builder.call('socket', SYS.socket, AF.unix, typeNumbers[record.type], 0))
         : context.descriptor(id);
     builder.reset();
     const flags = builder.call('F_GETFL', SYS.fcntl, fd, F.getfl, 0);

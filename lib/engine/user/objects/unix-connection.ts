@@ -1,5 +1,5 @@
 /** Connections of unix sockets made again in the builder: both ends, or one and what it had to read. */
-import { SYS } from '../abi.ts';
+import { AF, SYS } from '../abi.ts';
 import type { RestoreContext } from './file-object.ts';
 import {
   bindTo,
@@ -10,8 +10,6 @@ import {
   typeNumbers,
   unlinkName,
 } from './unix-names.ts';
-
-const AF_UNIX = 1;
 
 /** A pair: ours, the other end. */
 export function makeConnection(record: Socket, context: RestoreContext): [number, number] {
@@ -29,7 +27,7 @@ export function makePair(record: Socket, context: RestoreContext): [number, numb
   const { builder } = context;
   builder.reset();
   const address = builder.reserve(8);
-  builder.call('socketpair', SYS.socketpair, AF_UNIX, typeNumbers[record.type], 0, address);
+  builder.call('socketpair', SYS.socketpair, AF.unix, typeNumbers[record.type], 0, address);
   const ends = new Int32Array(builder.read(address, 8).buffer);
   return [ends[0]!, ends[1]!];
 }
@@ -42,11 +40,11 @@ function connectThrough(
 ): { client: number; accepted: number } | undefined {
   const { builder } = context;
   const type = typeNumbers[record.type];
-  const listener = Number(builder.call('socket', SYS.socket, AF_UNIX, type, 0));
+  const listener = Number(builder.call('socket', SYS.socket, AF.unix, type, 0));
   try {
     if (bindTo(listener, name, type, context) !== 0) return undefined;
     builder.call('listen', SYS.listen, listener, 1);
-    const client = Number(builder.call('socket', SYS.socket, AF_UNIX, type, 0));
+    const client = Number(builder.call('socket', SYS.socket, AF.unix, type, 0));
     builder.reset();
     builder.call('connect', SYS.connect, client, ...putAddress(name, context));
     const accepted = Number(builder.call('accept', SYS.accept, listener, 0, 0));

@@ -1,13 +1,12 @@
 /** Names of unix sockets in the builder: bound, over what an ended program left behind, given back. */
 import type { Records } from '../../../image/record.ts';
-import { AT_FDCWD, O, SYS } from '../abi.ts';
+import { AF, AT_FDCWD, O, SYS } from '../abi.ts';
 import type { Word } from '../remote.ts';
 import type { RestoreContext } from './file-object.ts';
 import { errnoName } from './local-calls.ts';
 
 export type Socket = Records['unix-socket'];
 
-const AF_UNIX = 1;
 export const typeNumbers = { stream: 1, dgram: 2, seqpacket: 5 } as const;
 const SYS_unlink = 87;
 const SYS_fchownat = 260;
@@ -88,7 +87,7 @@ export function bindTo(fd: number, name: Uint8Array, type: number, context: Rest
 /** A socket file that nobody listens at: connecting to it is refused, while any other file says something else. */
 function isAbandoned(name: Uint8Array, type: number, context: RestoreContext): boolean {
   const { builder } = context;
-  const probe = builder.call('socket', SYS.socket, AF_UNIX, type | O.nonblock, 0);
+  const probe = builder.call('socket', SYS.socket, AF.unix, type | O.nonblock, 0);
   try {
     builder.reset();
     const [result] = builder.run([[SYS.connect, probe, ...putAddress(name, context)]]);
@@ -122,7 +121,7 @@ export function unlinkName(name: Uint8Array, context: RestoreContext): void {
 export function putAddress(name: Uint8Array, context: RestoreContext): [bigint, number] {
   const path = name[0] !== 0;
   const bytes = new Uint8Array(2 + name.length + (path ? 1 : 0));
-  bytes[0] = AF_UNIX;
+  bytes[0] = AF.unix;
   bytes.set(name, 2);
   return [context.builder.put(bytes), Math.min(bytes.length, 110)];
 }

@@ -1,5 +1,5 @@
 /** Unix sockets made again in the builder (see unix-socket.ts). */
-import { SYS } from '../abi.ts';
+import { AF, SYS } from '../abi.ts';
 import { RemoteError } from '../remote.ts';
 import type { RestoreContext } from './file-object.ts';
 import { borrow, closeLocal, errnoName, setSocketOption } from './local-calls.ts';
@@ -18,7 +18,6 @@ import {
   unlinkName,
 } from './unix-names.ts';
 
-const AF_UNIX = 1;
 const SO = { reuseaddr: 2, passcred: 16, rcvtimeo: 20, sndtimeo: 21, passpidfd: 76 } as const;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -54,7 +53,7 @@ function makeSocket(record: Socket, state: State, context: RestoreContext): numb
   if (!paired && !record.peerClosed) {
     const fd = isOrphanWithContent(record, context)
       ? makeOrphan(record, state, context)
-      : Number(context.builder.call('socket', SYS.socket, AF_UNIX, typeNumbers[record.type], 0));
+      : Number(context.builder.call('socket', SYS.socket, AF.unix, typeNumbers[record.type], 0));
     setOptions(fd, record, context);
     return fd;
   }
@@ -223,7 +222,7 @@ function fillLate(record: Socket, state: State, context: RestoreContext): void {
     const known = sender !== undefined && state.records.has(sender);
     const from = known
       ? context.descriptor(sender)
-      : Number(builder.call('socket', SYS.socket, AF_UNIX, typeNumbers.dgram, 0));
+      : Number(builder.call('socket', SYS.socket, AF.unix, typeNumbers.dgram, 0));
     builder.reset();
     builder.call('connect', SYS.connect, from, ...putAddress(record.address, context));
     fill(from, [content], context);

@@ -11,7 +11,7 @@
  */
 import { type BigIntStats, lstatSync, readlinkSync } from 'node:fs';
 import type { Records } from '../../../image/record.ts';
-import { O } from '../abi.ts';
+import { AF, O } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile, OutRecord } from './file-object.ts';
 import { pollNow, readOption, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
@@ -33,7 +33,6 @@ const SO = {
 const SO_RCVTIMEO = 20;
 const SO_SNDTIMEO = 21;
 const SOL_SOCKET = 1;
-const AF_UNIX = 1;
 const POLLERR = 8;
 const shutBoth = 3;
 const typeNames: Record<number, Records['unix-socket']['type']> = { 1: 'stream', 2: 'dgram', 5: 'seqpacket' };
@@ -288,7 +287,7 @@ export const unixSocket: FileObject = {
     "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones with the connections that wait to be accepted, as long as nothing was sent through these. Refused: a partner outside the session, urgent data, a message without a byte that an earlier dump of the running session (or MSG_PEEK) has hidden and whose place nobody can tell. SO_PEERCRED shows the pod's first process afterwards",
 
   matches: (file) =>
-    file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF_UNIX,
+    file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF.unix,
 
   discover(file, context) {
     readQueue(file, context);
