@@ -127,6 +127,7 @@ class Upgrade {
       case 'timerfd':
       case 'signalfd':
       case 'inotify':
+      case 'pidfd':
       case 'shm': {
         const found = findNewObject(item.name, item.record(item.name));
         if (found) throw notOf24(found.object, found.what);
@@ -319,6 +320,7 @@ export const filter = defineFilter({
     'timerfd',
     'signalfd',
     'inotify',
+    'pidfd',
     'shm',
     'process',
     'thread',

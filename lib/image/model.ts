@@ -32,6 +32,7 @@ export const openFileKinds = [
   'terminal',
   'inotify',
   'pty',
+  'pidfd',
 ] as const satisfies readonly KindName[];
 
 export type OpenFileKind = (typeof openFileKinds)[number];

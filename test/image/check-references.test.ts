@@ -306,6 +306,26 @@ t.test('images that do not fit are damaged, and the message names what', async (
       /open file 77/,
     ],
     [
+      'a pidfd sent',
+      before(
+        'fs',
+        { kind: 'pidfd', meta: { id: 5, flags: 2, pid: 1 } },
+        socket(6, { state: 'unconnected' }),
+        content(6, 1, { rights: [5] }),
+      ),
+      /pidfd 5/,
+    ],
+    [
+      'a pidfd sent before it is',
+      before(
+        'fs',
+        socket(6, { state: 'unconnected' }),
+        content(6, 1, { rights: [5] }),
+        { kind: 'pidfd', meta: { id: 5, flags: 2, pid: 1 } },
+      ),
+      /pidfd 5/,
+    ],
+    [
       'listener of nobody',
       before('fs', socket(5, { state: 'listening', waiting: [-1, 77] })),
       /open file 77/,

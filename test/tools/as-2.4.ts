@@ -193,7 +193,8 @@ class As24 implements FrameHandler {
       case 'epoll':
       case 'timerfd':
       case 'signalfd':
-      case 'inotify': {
+      case 'inotify':
+      case 'pidfd': {
         const found = findNewObject(name, readRecord(name, frame))!;
         throw refuse(`${found.object} is ${found.what}`);
       }

@@ -506,6 +506,19 @@ export function hostileImages(absent: string): HostileImage[] {
     beyond('descriptor 2^31', /descriptor 2147483648/, descriptor(9, 2 ** 31)),
     refused('descriptor 2^24 - 1', /descriptor/, descriptor(9, 2 ** 24 - 1)),
     refused('an eventfd above its maximum', /./, open('eventfd', { count: maxU64, semaphore: false })),
+    refused('a descriptor of a process that is not', /process 4194303/, open('pidfd', { pid: 4194303 })),
+    refused('a descriptor of no thread', /thread 4194303/, open('pidfd', { pid: 4194303, thread: true })),
+    open12('a process that ended as none can', open('pidfd', { pid: 0, status: 0xffff_ffff })),
+    damaged(
+      'a descriptor of a process in a message',
+      /pidfd 500/,
+      open(
+        'pidfd',
+        { pid: 1 },
+        { kind: 'unix-socket', meta: { id: 501, flags: 2, type: 'stream', state: 'unconnected' } },
+        { kind: 'content', meta: { file: 501, rights: [500] }, data: new Uint8Array(1) },
+      ),
+    ),
     refused(
       'a timer of an unknown clock',
       /clock 99/,

@@ -86,6 +86,7 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
       return known ?? files.at(-1)!;
     },
     innerPid: (hostPid) => (hostPid === pid ? pid : 0),
+    innerTid: (hostTid) => (hostTid === pid ? pid : 0),
     once<Value>(key: string, make: () => Value): Value {
       if (!memory.has(key)) memory.set(key, make());
       return memory.get(key) as Value;
@@ -198,6 +199,9 @@ export class TestBuilder {
         },
         descriptor: (id) => this.descriptor(id),
         carrier: (id) => segments.descriptor(id),
+        ended: () => {
+          throw new Error('no processes in this test');
+        },
         contents: (id) =>
           records
             .filter((record) => record.name === 'content' && (record.meta as Records['content']).file === id)

@@ -25,6 +25,9 @@ export interface FileBuilderOptions {
 /** What can send signals at input by itself. */
 const asyncObjects = new Set<string>(['pipe-end', 'unix-socket', 'terminal', 'inotify']);
 
+/** __WALL: also children that end without SIGCHLD. */
+const waitAll = 0x40000000;
+
 type Entry = Records['fd-table']['entries'][number];
 
 export class FileBuilder {
@@ -47,6 +50,7 @@ export class FileBuilder {
       },
       descriptor: (id) => this.#descriptor(id),
       carrier: (id) => options.segments.descriptor(id),
+      ended: (status, body) => this.#withEnded(status, body),
       contents: (id) => image.contents.get(id) ?? [],
       once<Value>(key: string, make: () => Value): Value {
         if (!memory.has(key)) memory.set(key, make());
@@ -159,6 +163,16 @@ export class FileBuilder {
       this.#remote.reset();
       ownerOf(object).arm?.(object.name, object.record, this.#context);
     }
+  }
+
+  #withEnded<Result>(status: number, body: (pid: number) => Result): Result {
+    const { builder } = this.#options;
+    // The pod has no process but its first so far.
+    const helper = builder.clone(this.#remote, 2, 0, 0, 'a helper process');
+    const result = body(helper.inner);
+    helper.end(status);
+    this.#remote.run([[SYS.wait4, helper.inner, 0, waitAll, 0]]);
+    return result;
   }
 
   /** Where an open file lies that is found by its path. */

@@ -111,6 +111,7 @@ class FileFinder {
   #adopt(local: number, through: OpenFile): OpenFile {
     const infoLines = readKeyedLines(`/proc/self/fdinfo/${local}`);
     const file = this.#find(local, { pid: through.pid, fd: through.fd, inFlight: true }, infoLines);
+    file.travels = true;
     this.locks.add(file, undefined, infoLines, this.context);
     return file;
   }
@@ -174,6 +175,7 @@ function makeContext(
     },
     adopt,
     innerPid: (pid) => view.innerPid(pid),
+    innerTid: (tid) => view.innerTid(tid),
     once<Value>(key: string, make: () => Value): Value {
       if (!memory.has(key)) memory.set(key, make());
       return memory.get(key) as Value;

@@ -303,6 +303,7 @@ const needs: Partial<Record<keyof Records, string>> = {
   timerfd: 'timerfd',
   signalfd: 'signalfd',
   inotify: 'inotify',
+  pidfd: 'pidfd',
 };
 
 function hello(

@@ -17,6 +17,7 @@ const knownFeatures = new Set([
   'timerfd',
   'signalfd',
   'inotify',
+  'pidfd',
   'posix-timers',
   'rseq',
   'waitid',

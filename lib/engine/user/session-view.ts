@@ -47,6 +47,17 @@ export class SessionView {
     return this.#byPid.get(pid)?.innerPid ?? 0;
   }
 
+  /** Host tid of any thread, or pid of a process dead or alive → its id in the session, 0 when it is outside. */
+  innerTid(tid: number): number {
+    const known = this.innerPid(tid);
+    if (known !== 0) return known;
+    for (const { threads } of this.processes) {
+      const found = threads.find((thread) => thread.tid === tid);
+      if (found) return found.innerTid;
+    }
+    return 0;
+  }
+
   /** Processes that share an address space use one injector: that of the first. */
   shareMemory(pid: number, owner: number): void {
     this.#mmOwner.set(pid, owner);

@@ -32,6 +32,8 @@ export class FilesCheck {
   /** Terminal numbers of the masters, and the numbers of their slaves' names. */
   readonly #ptys = new Set<number>();
   readonly #ptyIndexes = new Set<number>();
+  /** They are made when all tasks are there, too late to be sent anywhere. */
+  readonly #pidfds = new Set<number>();
   readonly #containers = new Map<number, Container>();
   /** Stream sockets that wait for their other end: id of the peer → id of the socket that names it. */
   readonly #peers = new Map<number, number>();
@@ -76,6 +78,10 @@ export class FilesCheck {
       case 'inotify':
         for (const watch of file.record.watches) checkPath(watch.path, name);
         break;
+      case 'pidfd':
+        if (this.#later.has(id)) throw damaged(`${this.#later.get(id)} has ${name} in it`);
+        this.#pidfds.add(id);
+        break;
       case 'unix-socket':
         this.#socket(name, file.record);
         break;
@@ -94,7 +100,10 @@ export class FilesCheck {
     if (record.sender !== undefined && !this.#ids.has(record.sender))
       this.#later.set(record.sender, `content of open file ${record.file}`);
     if (!container.file) container.used = behind;
-    for (const id of record.rights ?? []) this.#later.set(id, `content of open file ${record.file}`);
+    for (const id of record.rights ?? []) {
+      if (this.#pidfds.has(id)) throw damaged(`content of open file ${record.file} has pidfd ${id} in it`);
+      this.#later.set(id, `content of open file ${record.file}`);
+    }
   }
 
   table(record: Records['fd-table']): void {

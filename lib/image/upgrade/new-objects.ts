@@ -20,6 +20,7 @@ const wholeKinds: Partial<Record<KindName, [feature: string, what: string]>> = {
   timerfd: ['timerfd', 'a timer descriptor'],
   signalfd: ['signalfd', 'a signal descriptor'],
   inotify: ['inotify', 'an inotify instance'],
+  pidfd: ['pidfd', 'a descriptor of a process'],
 };
 
 /** Kinds that have to be looked at. */
@@ -29,6 +30,7 @@ export const kindsWithNews = [
   'timerfd',
   'signalfd',
   'inotify',
+  'pidfd',
   'shm',
   'process',
   'thread',

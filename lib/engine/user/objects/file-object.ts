@@ -16,6 +16,8 @@ export interface OpenFile {
   fd: number;
   /** No process has it open: it is on its way through a unix socket. */
   inFlight?: boolean;
+  /** It is on its way through a unix socket, whether a process has it open or not. */
+  travels?: boolean;
   /** All descriptors of it, in order of process and number. */
   holders: { pid: number; fd: number }[];
   /** Our own descriptor of the same open file description (pidfd_getfd); shares its offset and flags. */
@@ -46,6 +48,8 @@ export interface DumpContext {
   newFileId(): number;
   /** Host pid → pid in the session, 0 when it is not of the session. */
   innerPid(hostPid: number): number;
+  /** The same of any thread. */
+  innerTid(hostTid: number): number;
   /** Remember something between files of the same kind (pipes already written, terminals already numbered). */
   once<Value>(key: string, make: () => Value): Value;
   /**
@@ -82,6 +86,8 @@ export interface RestoreContext {
   descriptor(id: number): number;
   /** The builder's descriptor of a shared memory object, open for reading and writing: not to be given away. */
   carrier(id: number): number;
+  /** Have a process that ends with a wait status once `body` is through, and is waited for; nobody else sees it. */
+  ended<Result>(status: number, body: (pid: number) => Result): Result;
   /** CONTENT records of an object, in order. */
   contents(id: number): readonly { meta: Records['content']; data: Uint8Array }[];
   /** Remember something between records of the same image. */

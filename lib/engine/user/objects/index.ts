@@ -5,6 +5,7 @@ import { epoll } from './epoll.ts';
 import { eventfd } from './eventfd.ts';
 import type { FileObject } from './file-object.ts';
 import { inotify } from './inotify.ts';
+import { pidfd } from './pidfd.ts';
 import { pipe } from './pipe.ts';
 import { pty } from './pty.ts';
 import { regular } from './regular.ts';
@@ -24,6 +25,7 @@ export const fileObjects: readonly FileObject[] = [
   eventfd,
   timerfd,
   signalfd,
+  pidfd,
   inotify,
   unixSocket,
   epoll,

@@ -20,10 +20,6 @@ const anonymous: Record<string, Refusal> = {
     'a userfaultfd decides over page faults of a running process',
     'let the program finish its memory migration first',
   ],
-  pidfd: [
-    'a descriptor of a process (pidfd) can not be saved yet',
-    'let the program wait for its children by pid, or close the pidfd first',
-  ],
   fanotify: [
     'fanotify watches the file systems of this computer',
     'end the watching program, or leave it out of the session',
@@ -96,7 +92,7 @@ function refuseSocket(file: OpenFile, context: DumpContext): never {
 export const unknown: FileObject = {
   records: [],
   coverage:
-    'refused, each with what to do: internet, netlink, packet and other sockets, io_uring, userfaultfd, pidfd, fanotify, BPF, perf, KVM, and whatever else is not listed here',
+    'refused, each with what to do: internet, netlink, packet and other sockets, io_uring, userfaultfd, fanotify, BPF, perf, KVM, and whatever else is not listed here',
 
   matches: () => true,
 
