@@ -301,7 +301,9 @@ function describeFile<Kind extends (typeof openFileKinds)[number]>(kind: Kind, g
     case 'eventfd':
       return `count ${String(record.count)}`;
     case 'pidfd':
-      return record.pid === 0 ? 'of a process that is gone' : `of ${record.thread ? 'thread' : 'process'} ${String(record.pid)}`;
+      return record.pid === 0
+        ? 'of a process that is gone'
+        : `of ${record.thread ? 'thread' : 'process'} ${String(record.pid)}`;
     case 'epoll':
       return `${(record.entries as unknown[]).length} entries`;
     case 'inotify':

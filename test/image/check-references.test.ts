@@ -317,12 +317,10 @@ t.test('images that do not fit are damaged, and the message names what', async (
     ],
     [
       'a pidfd sent before it is',
-      before(
-        'fs',
-        socket(6, { state: 'unconnected' }),
-        content(6, 1, { rights: [5] }),
-        { kind: 'pidfd', meta: { id: 5, flags: 2, pid: 1 } },
-      ),
+      before('fs', socket(6, { state: 'unconnected' }), content(6, 1, { rights: [5] }), {
+        kind: 'pidfd',
+        meta: { id: 5, flags: 2, pid: 1 },
+      }),
       /pidfd 5/,
     ],
     [
