@@ -25,6 +25,7 @@ const holdsNames = new Set([
   'blocked-accept',
   'fifos',
   'file-locks',
+  'hidden-lock',
   'syscall-storm',
   'stopped',
   'unix-backlog',
@@ -32,10 +33,10 @@ const holdsNames = new Set([
 ]);
 
 /** Of these, what is held can be held by one session only. */
-const conflicting = new Set(['blocked-flock', 'file-locks']);
+const conflicting = new Set(['blocked-flock', 'file-locks', 'hidden-lock']);
 
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
-const refused = new Set(['hidden-lock', 'unix-backlog-data']);
+const refused = new Set(['hidden-lock-which', 'unix-backlog-data']);
 
 /** A dump leaves them in a state in which the next one must refuse, until the program has gone further. */
 const once = new Set(['unix-empty-messages']);

@@ -280,6 +280,7 @@ t.test('images that do not fit are damaged, and the message names what', async (
       area({ kind: 'file', offset: (1n << 63n) - 4096n, file: { path: '/a' } }, 0x20000n, 2),
       /offset/,
     ],
+    ['a lock on memory', area({ flock: 'shared' }), /locked and maps no file/],
     ['vdso area without vdso', area({ kind: 'vdso' }), /no vdso/],
     [
       'area of an object that never comes',

@@ -180,6 +180,7 @@ export function hostileImages(absent: string): HostileImage[] {
       /open file 777/,
       area({ kind: 'file', offset: 0n, deletedFile: 777 }),
     ),
+    damaged('a lock on memory', /locked and maps no file/, area({ flock: 'exclusive' })),
     damaged('an end of no pipe', /pipe 777/, open('pipe-end', { pipe: 777 })),
     damaged('an end of an eventfd', /pipe 9/, open('pipe-end', { pipe: 9 })),
     damaged(

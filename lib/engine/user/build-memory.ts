@@ -12,6 +12,7 @@ import { AT_FDCWD, MAP, O, PR, PROT, pageSize, SYS } from './abi.ts';
 import { isReadOnly } from './build-segments.ts';
 import type { Area, SpaceImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
+import { lockMapped } from './objects/file-locks.ts';
 import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
 import { type MappedArea, readAreas } from './proc.ts';
 import type { CallSite, Remote, Word } from './remote.ts';
@@ -284,10 +285,12 @@ export class SpaceBuilder {
       } else {
         const mode = area.shared && ((area.maxProt ?? area.prot) & PROT.write) !== 0 ? O.rdwr : 0;
         const { path } = area.file!;
-        if (open?.path !== path || open.mode !== mode) {
+        // One that carries a lock is an open file of its own.
+        if (open?.path !== path || open.mode !== mode || area.flock !== undefined) {
           close();
           open = { path, mode, fd: openMapped(remote, path, mode) };
         }
+        if (area.flock !== undefined) lockMapped(area.flock, remote, this.#task.tid, open.fd, path);
         calls.push([
           SYS.mmap,
           area.start,
@@ -297,6 +300,7 @@ export class SpaceBuilder {
           open.fd,
           area.offset ?? 0n,
         ]);
+        if (area.flock !== undefined) close();
       }
     }
     close();

@@ -16,9 +16,14 @@ import { SharedFiles } from './sharing.ts';
 export interface CollectedFiles {
   /** Object records in dependency order, then the descriptor tables. */
   records: OutRecord[];
+  /** Locks that only a mapping holds. */
+  hiddenLocks: HiddenLocks;
   /** Close our duplicates. */
   release(): void;
 }
+
+/** `shared` or `exclusive` by placeKey(). */
+export type HiddenLocks = ReadonlyMap<string, 'shared' | 'exclusive'>;
 
 /** A descriptor table of the session: its id, and a host pid that has it. */
 export interface TableOwner {
@@ -28,10 +33,13 @@ export interface TableOwner {
 
 const entriesAFrame = 2048;
 
-/** `putOff`: see DumpContext; `carriers` learns of every file without a name. */
+/**
+ * `spaces`: a pid of each address space; `putOff`: see DumpContext; `carriers` learns of every file without a name.
+ */
 export function collectFiles(
   view: SessionView,
   tables: readonly TableOwner[],
+  spaces: readonly number[],
   putOff: number,
   carriers: Carriers,
 ): CollectedFiles {
@@ -67,9 +75,9 @@ export function collectFiles(
       }
     }
     finder.discover();
-    refuseHiddenLocks(view, finder.locks);
+    const hiddenLocks = findHiddenLocks(view, spaces, finder.locks);
     const records = dumpObjects(files, finder.context);
-    return { records: [...records, ...tableRecords, ...finder.locks.records()], release };
+    return { records: [...records, ...tableRecords, ...finder.locks.records()], hiddenLocks, release };
   } catch (cause) {
     release();
     throw cause;
@@ -212,20 +220,15 @@ function dumpObjects(files: readonly OpenFile[], context: DumpContext): OutRecor
   return records;
 }
 
-/** A lock whose open file lives on in a mapping alone can't be taken again. */
-function refuseHiddenLocks(view: SessionView, locks: LockCollector): void {
-  const hidden = locks.findHidden(
+/** Locks of open files that live on in a mapping alone, by placeKey(). */
+function findHiddenLocks(view: SessionView, owners: readonly number[], locks: LockCollector): HiddenLocks {
+  return locks.findHidden(
     (pid) => view.process(pid) !== undefined,
-    (inode) => view.alive.find(({ pid }) => mapsInode(pid, inode))?.pid,
+    (inode) =>
+      owners.flatMap((pid) =>
+        readAreas(pid, 'maps')
+          .filter((area) => `${area.device}:${area.inode}` === inode)
+          .map(({ start, path }) => ({ pid, start, path })),
+      ),
   );
-  if (!hidden) return;
-  throw new PodError(
-    'cannot-checkpoint',
-    `${describeProcess(hidden.pid)}, a mapped file (${hidden.inode}): it is locked, and its descriptor was closed`,
-    'let the program keep the locked file open, or release the lock first',
-  );
-}
-
-function mapsInode(pid: number, inode: string): boolean {
-  return readAreas(pid, 'maps').some((area) => `${area.device}:${area.inode}` === inode);
 }

@@ -11,6 +11,8 @@ import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { SYS } from './abi.ts';
 import { type Carriers, isAnonymousShared, keyOf, memfdName } from './carriers.ts';
+import type { HiddenLocks } from './collect-files.ts';
+import { placeKey } from './objects/file-locks.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
 import { isSysvArea, type SysvSegment } from './objects/sysv-shm.ts';
@@ -34,6 +36,15 @@ export interface SessionIpc {
   own: boolean;
 }
 
+/** What the rest of the dump knows already. */
+export interface MemoryContext {
+  /** Knows the open files of the session. */
+  carriers: Carriers;
+  ipc: SessionIpc;
+  hiddenLocks: HiddenLocks;
+  loss: (sentence: string) => void;
+}
+
 /** What only the process itself can tell about its address space. */
 export interface AskedMemory {
   brk: bigint;
@@ -46,6 +57,7 @@ const anonymousNames = new Set(['', '[heap]', '[stack]']);
 
 export class MemoryCollector {
   readonly #carriers: Carriers;
+  readonly #hiddenLocks: HiddenLocks;
   readonly #loss: (sentence: string) => void;
   readonly #records: OutRecord[] = [];
   readonly #pages: PageSource[] = [];
@@ -54,10 +66,10 @@ export class MemoryCollector {
   readonly #attachedSegments = new Set<number>();
   readonly #ends = new Set<string>();
 
-  /** `carriers` knows the open files of the session already. */
-  constructor(carriers: Carriers, ipc: SessionIpc, loss: (sentence: string) => void) {
+  constructor({ carriers, ipc, hiddenLocks, loss }: MemoryContext) {
     this.#carriers = carriers;
     this.#ipc = ipc;
+    this.#hiddenLocks = hiddenLocks;
     this.#loss = loss;
   }
 
@@ -112,9 +124,28 @@ export class MemoryCollector {
       end: area.end,
       prot,
       shared,
-      ...this.#backing(pid, area, shared),
+      ...this.#lockedBacking(pid, area, shared),
       ...sticky(area),
     };
+  }
+
+  /** With the lock that this area alone keeps. */
+  #lockedBacking(
+    pid: number,
+    area: MappedArea,
+    shared: boolean,
+  ): Pick<AreaRecord, 'kind'> & Partial<AreaRecord> {
+    const backing = this.#backing(pid, area, shared);
+    const flock = this.#hiddenLocks.get(placeKey({ pid, start: area.start }));
+    if (flock === undefined) return backing;
+    if (backing.kind !== 'file')
+      throw refusal(
+        pid,
+        area,
+        'it has no name any more, is locked, and its descriptor was closed',
+        'let the program keep the locked file open, or release the lock first',
+      );
+    return { ...backing, flock };
   }
 
   #backing(pid: number, area: MappedArea, shared: boolean): Pick<AreaRecord, 'kind'> & Partial<AreaRecord> {

@@ -147,9 +147,10 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
     .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
   const ipc = view.within(view.alive[0]!.pid, (remote) => askIpc(remote, target.init !== undefined));
   if (target.rooted) collectNamed(view.alive[0]!.pid, carriers, (sentence) => view.losses.push(sentence));
-  const files = collectFiles(view, tables, putOff, carriers);
+  const files = collectFiles(view, tables, [...mmOwners.values()], putOff, carriers);
   files.release();
-  const memory = new MemoryCollector(carriers, ipc, (sentence) => view.losses.push(sentence));
+  const loss = (sentence: string) => view.losses.push(sentence);
+  const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, loss });
   const shared: OutRecord[] = [];
   const tasks: OutRecord[] = [];
   const spaces: { id: number; pid: number; asked: ReturnType<typeof askProcess>['memory'] }[] = [];
@@ -318,6 +319,8 @@ function hello(
     const feature = needs[name];
     if (feature) requires.add(feature);
     if (name === 'shm' && (meta as Records['shm']).origin === 'memfd') requires.add('memfd');
+    if (name === 'areas' && (meta as Records['areas']).areas.some(({ flock }) => flock !== undefined))
+      requires.add('mapped-locks');
     if (name === 'content' && (meta as Records['content']).rights) requires.add('descriptors-in-flight');
     if (name === 'unix-socket' && (meta as Records['unix-socket']).waiting) requires.add('socket-backlog');
     if (name === 'process' && (meta as Records['process']).timers) requires.add('posix-timers');

@@ -22,6 +22,7 @@ const knownFeatures = new Set([
   'rseq',
   'waitid',
   'memfd',
+  'mapped-locks',
   'descriptors-in-flight',
   'socket-backlog',
   'thread-groups',

@@ -156,6 +156,8 @@ export class MemoryCheck {
         throw damaged(`${name} maps the impossible offset ${hex(offset)}`);
     }
     if (area.kind === 'file') this.#file(name, area);
+    if (area.flock !== undefined && (area.kind !== 'file' || area.deletedFile !== undefined))
+      throw damaged(`${name} is locked and maps no file`);
     if (area.kind === 'shm') this.#shmArea(name, area);
     if (area.kind === 'vdso' || area.kind === 'vvar') this.#kernelArea(name, space, area);
     // Pages of shared areas would go to what backs them (a file of the user's): never from a stream.

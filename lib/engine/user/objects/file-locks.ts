@@ -5,8 +5,9 @@
  * nothing is opened or closed any more: closing any descriptor of a file ends the process's locks on it, opening one
  * breaks its lease.
  */
-import { fstatSync, readFileSync } from 'node:fs';
+import { fstatSync, readFileSync, statSync } from 'node:fs';
 import type { Records } from '../../../image/record.ts';
+import { PodError } from '../../../stream/error.ts';
 import { F, SYS } from '../abi.ts';
 import { describeProcess, inodeName, readStatus } from '../proc.ts';
 import type { Remote } from '../remote.ts';
@@ -123,21 +124,65 @@ export class LockCollector {
   }
 
   /**
-   * A mapping keeps the open file it was made of, and its locks, when all descriptors are closed. Such a lock has a
-   * line in /proc/locks only. `mapped` tells who of the session maps an inode.
+   * A mapping keeps the open file it was made of, and its locks, when all descriptors are closed (every JVM has such
+   * a one). Such a lock has a line in /proc/locks only. Where one area alone maps the inode, the lock is that area's.
+   * `mapping` tells the areas of the session that map an inode.
    */
   findHidden(
     isOfSession: (pid: number) => boolean,
-    mapped: (inode: string) => number | undefined,
-  ): { pid: number; inode: string } | undefined {
+    mapping: (inode: string) => readonly MappedPlace[],
+  ): Map<string, 'shared' | 'exclusive'> {
+    const found = new Map<string, 'shared' | 'exclusive'>();
     for (const lock of listLocks()) {
       if (lock.kind !== 'FLOCK' && lock.kind !== 'OFDLCK') continue;
       if (this.#listed.has(keyOf(lock)) || (lock.pid !== -1 && !isOfSession(lock.pid))) continue;
-      const pid = mapped(lock.inode);
-      if (pid !== undefined) return { pid, inode: lock.inode };
+      const [area, ...others] = mapping(lock.inode);
+      if (!area) continue;
+      const key = placeKey(area);
+      if (lock.kind !== 'FLOCK' || others.length > 0 || found.has(key)) {
+        throw new PodError(
+          'cannot-checkpoint',
+          `${describeProcess(area.pid)}, memory at ${area.start.toString(16)} (${area.path}): it is locked, its descriptor was closed, and which mapping holds the lock can't be told`,
+          'let the program keep the locked file open, or release the lock first',
+        );
+      }
+      found.set(key, lock.write ? 'exclusive' : 'shared');
     }
-    return undefined;
+    return found;
   }
+}
+
+/** An area of a process (host pid). */
+export interface MappedPlace {
+  pid: number;
+  start: bigint;
+  path: string;
+}
+
+export const placeKey = ({ pid, start }: Pick<MappedPlace, 'pid' | 'start'>) => `${pid} ${start}`;
+
+/** Lock a file just opened to be mapped; `task` is the host pid of who opened it. */
+export function lockMapped(
+  how: 'shared' | 'exclusive',
+  remote: Remote,
+  task: number,
+  fd: bigint,
+  path: string,
+): void {
+  const lock = { kind: 'flock', write: how === 'exclusive' } as const;
+  const errno = take(lock, remote, Number(fd));
+  if (errno === 0) return;
+  const { dev, ino } = statSync(`/proc/${task}/fd/${fd}`, { bigint: true });
+  const inode = inodeName(dev, ino);
+  throw new PodError(
+    'cannot-restart',
+    errno === EAGAIN
+      ? `${path} is locked here by ${nameHolder(inode)}, and the session had it locked`
+      : `the session's lock on ${path} can't be had (${errnoName(errno)})`,
+    errno === EAGAIN
+      ? 'end the program that holds the lock (the session this image was made of, perhaps), then restart'
+      : 'the file lies on a file system of another kind than before',
+  );
 }
 
 /**
@@ -246,13 +291,15 @@ function findHolder(file: number, context: RestoreContext): string {
   const local = borrow(context.builderPid, context.descriptor(file));
   try {
     const { dev, ino } = fstatSync(local, { bigint: true });
-    const holder = listLocks().find(
-      ({ inode, pid }) => inode === inodeName(dev, ino) && pid > 0 && !isTracedByUs(pid),
-    );
-    return holder ? describeProcess(holder.pid) : 'another program';
+    return nameHolder(inodeName(dev, ino));
   } finally {
     closeLocal(local);
   }
+}
+
+function nameHolder(name: string): string {
+  const holder = listLocks().find(({ inode, pid }) => inode === name && pid > 0 && !isTracedByUs(pid));
+  return holder ? describeProcess(holder.pid) : 'another program';
 }
 
 function isTracedByUs(pid: number): boolean {
