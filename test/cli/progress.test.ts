@@ -63,19 +63,16 @@ t.test('a reader that stalls or is gone does not hold up the work', async (t) =>
     for (let i = 0; i < 200_000; i++) { const other = new Progress('test', { fd: 3, terminal: false }); other.finish(); if (i > 2000) break; }
     progress.finish();
   `;
-  // The far end of fd 3 is never read: 2000 lines are more than a pipe holds.
-  const result = spawnSync(
-    'bash',
-    [
-      '-c',
-      'exec 3> >(sleep 3 >/dev/null 2>&1); exec "$0" --input-type=module -e "$1"',
-      process.execPath,
-      script,
-    ],
-    {
-      timeout: 4000,
-      encoding: 'utf8',
-    },
-  );
+  const folder = mkdtempSync('/tmp/pod-progress-');
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  spawnSync('mkfifo', [join(folder, 'fifo')]);
+  // Open for both, and never read: 2000 lines are more than a pipe holds.
+  const fd = openSync(join(folder, 'fifo'), 'r+');
+  const result = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'ignore', 'pipe', fd],
+    timeout: 60_000,
+    encoding: 'utf8',
+  });
+  closeSync(fd);
   t.equal(result.status, 0, result.stderr);
 });

@@ -105,12 +105,12 @@ for (const user of users) {
     const program = join(packageRoot(), 'build/Release/pod-init');
     const bare = spawnSync(program, ['--folder', house.folder, '--name', 'x', '--user'], {
       stdio: ['ignore', 'ignore', 'ignore', 'ignore'],
-      timeout: 10_000,
+      timeout: 60_000,
     });
     t.equal(bare.status, 0, 'its parent part is done');
     const wrong = spawnSync(program, ['--nonsense'], {
       stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
-      timeout: 10_000,
+      timeout: 60_000,
     });
     t.equal(wrong.status, 1);
     t.match(String(wrong.output[3]), 'error --nonsense 22');

@@ -83,9 +83,9 @@ export function makeHouse(t: Test, user: string): House {
   return house;
 }
 
-/** Wait until something holds; fails the test after ten seconds. */
+/** Wait until something holds; fails the test after a minute. */
 export async function until(t: Test, what: string, holds: () => boolean): Promise<void> {
-  for (let turn = 0; turn < 500; turn++) {
+  for (let turn = 0; turn < 3000; turn++) {
     if (holds()) return;
     await sleep(20);
   }

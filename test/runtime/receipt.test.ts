@@ -78,12 +78,12 @@ t.test('one that still gets input, too', async (t) => {
     pending.working(true);
     pending.working(false);
   }, 1);
-  const waiting = waitForReceipt(imageId, { silenceMs: 400, intervalMs: 5 });
+  const waiting = waitForReceipt(imageId, { silenceMs: 2000, intervalMs: 5 });
   setTimeout(() => {
     clearInterval(fed);
     pending.seal();
     pending.commit(info);
-  }, 1000);
+  }, 3000);
   t.same(await waiting, { imageId, ...info });
 });
 

@@ -71,7 +71,8 @@ t.test('time is bounded for the largest metas', async (t) => {
     t.equal(faultOfMeta(encodeMeta(keys)), undefined);
   }
   const ms = Number(process.hrtime.bigint() - from) / 1e6;
-  t.ok(ms < 4000, `${ms} ms`);
+  // Anything quadratic takes many minutes.
+  t.ok(ms < 25_000, `${ms} ms`);
 });
 
 t.test('noise throws nothing', async (t) => {

@@ -187,6 +187,13 @@ class Cycle {
     if (held.length > 0) throw new CycleError(`after the dump these tasks are held: ${held.join(', ')}`);
   }
 
+  /** In one step: what it did in between would not be in the image, but in its files. Returns when all are gone. */
+  async dumpAndEnd(): Promise<void> {
+    await this.dump('kill');
+    const left = await until(() => this.#running.pids().length === 0, 10_000);
+    if (!left) throw new CycleError(`alive after pod-dump --then kill: ${this.#running.pids().join(', ')}`);
+  }
+
   /** A dump that must be refused for what the session holds, named in the message. */
   async dumpInVain(): Promise<void> {
     const output = join(this.#folder, 'nothing');
@@ -201,12 +208,6 @@ class Cycle {
   /** Tasks that are traced, or in a trace stop. */
   #heldTasks(): string[] {
     return this.#running.pids().flatMap((pid) => heldTasks(pid));
-  }
-
-  /** End the whole session, wherever it runs. */
-  async kill(): Promise<void> {
-    if (this.#via === 'pod' || this.#generation > 1) await this.#command(['pod-kill', this.#target]);
-    await this.#running.end();
   }
 
   async restart(name: string): Promise<void> {
@@ -237,8 +238,7 @@ class Cycle {
       await this.#running.beatOn();
     } else if (mode === 'once') {
       for (let i = 0; i < 2; i++) {
-        await this.dump('kill');
-        await this.kill();
+        await this.dumpAndEnd();
         await this.restart(`test-${process.pid}-${this.#program.name}-${i}`);
         await this.#running.beatOn();
       }
@@ -260,13 +260,13 @@ class Cycle {
       await this.#running.beatOn();
     } else {
       for (let i = 0; i < (mode === 'restart' || mode === 'later' ? 1 : 3); i++) {
-        // A first dump that it survives leaves its traces (calls that the kernel has begun again) for the second.
-        await this.dump();
-        await this.#running.beatOn(1);
-        // In one step: what it did in between would not be in the image, but in its files.
-        await this.dump('kill');
+        if (i === 0) {
+          // A dump that it survives leaves its traces (calls that the kernel has begun again) for the next.
+          await this.dump();
+          await this.#running.beatOn(1);
+        }
+        await this.dumpAndEnd();
         if (mode === 'foreign') writeFileSync(this.#image!, makeVdsoForeign(readFileSync(this.#image!)));
-        await this.kill();
         if (mode === 'later') await sleep(later);
         const before = this.#running.beats;
         await this.restart(`test-${process.pid}-${this.#program.name}-${i}`);

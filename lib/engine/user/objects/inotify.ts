@@ -27,7 +27,7 @@ interface Watch {
   handle: Uint8Array | undefined;
 }
 
-/** `inotify wd:1 ino:3f7e8 sdev:fe00000 mask:100 ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:e8f7…`. */
+/** `inotify wd:1a ino:3f7e8 sdev:fe00000 mask:100 ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:e8f7…`. */
 function parseWatch(line: string): Watch {
   const field = (name: string) => new RegExp(`\\b${name}:([0-9a-f]+)`).exec(line)?.[1];
   const hex = (name: string) => Number.parseInt(field(name) ?? '0', 16);
@@ -41,7 +41,7 @@ function parseWatch(line: string): Watch {
     handle.set(bytes, 8);
   }
   return {
-    wd: Number.parseInt(field('wd') ?? '0', 10),
+    wd: hex('wd'),
     inode: BigInt(`0x${field('ino') ?? '0'}`),
     device: hex('sdev'),
     mask: hex('mask'),
@@ -177,9 +177,8 @@ function addWatch(fd: number, watch: WatchRecord, context: RestoreContext): void
   const { builder } = context;
   builder.reset();
   const path = builder.putString(watch.path);
-  const next = builder.put(new Uint8Array(new Int32Array([watch.wd]).buffer));
   const add = [SYS.inotify_add_watch, fd, path, watch.mask];
-  const [set, first] = builder.run([[SYS.ioctl, fd, INOTIFY_IOC_SETNEXTWD, next], add]);
+  const [set, first] = builder.run([[SYS.ioctl, fd, INOTIFY_IOC_SETNEXTWD, watch.wd], add]);
   let got = first!;
   // Without the ioctl numbers only go up by one, each time a watch is made.
   const scrap = builder.reserve(4096);
