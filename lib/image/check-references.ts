@@ -123,7 +123,7 @@ export class ReferenceChecker {
         this.#process(parts, readRecord('process', frame));
         return;
       case kinds.thread:
-        tree.thread(readRecord('thread', frame));
+        this.#thread(parts, readRecord('thread', frame));
         return;
     }
     if (isOpenFile(frame.kind)) {
@@ -131,6 +131,11 @@ export class ReferenceChecker {
       const file = { kind, record: readRecord(kind, frame) } as Parameters<FilesCheck['object']>[0];
       files.object(file, (id) => memory.originOf(id));
     }
+  }
+
+  #thread(parts: Parts, record: Records['thread']): void {
+    parts.tree.thread(record);
+    parts.files.thread(record);
   }
 
   #process(parts: Parts, record: Records['process']): void {

@@ -242,6 +242,17 @@ t.test('images that do not fit are damaged, and the message names what', async (
       /process 2 is defined twice/,
     ],
     ['thread of another', withMeta('thread', { pid: 3 }), /does not follow/],
+    ['a leader apart', withMeta('thread', { files: 1 }), /the first of its process/],
+    [
+      'descriptors from nowhere',
+      change('thread', (old) => [old, { ...old, meta: { ...old.meta, tid: 3, files: 77 } }]),
+      /descriptor table 77/,
+    ],
+    [
+      "a thread with a process's folder",
+      change('thread', (old) => [old, { ...old, meta: { ...old.meta, tid: 3, fs: 1 } }]),
+      /belongs to a process/,
+    ],
     ['no thread', change('thread', () => []), /process 2 has no thread/],
     ['no leader', withMeta('thread', { tid: 9 }), /no thread of its own id/],
     ['thread twice', change('thread', (old) => [old, old]), /thread 2 is defined twice/],

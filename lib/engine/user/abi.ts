@@ -165,6 +165,9 @@ export const PTRACE = {
   eventStop: 128,
 } as const;
 
+/** pidfd_open(2): one thread. Linux 6.9. */
+export const PIDFD_THREAD = 0o200;
+
 export const NT_X86_XSTATE = 0x202;
 
 /** Index of each register in struct user_regs_struct (u64 each). */

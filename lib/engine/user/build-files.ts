@@ -13,6 +13,7 @@ import { refuseHeld, restoreLocks } from './objects/file-locks.ts';
 import type { BareTask, FileObject, RestoreContext, RestoredTable } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
 import { armAsync } from './objects/owner.ts';
+import { fetchFile } from './objects/share-file.ts';
 import type { Remote, Word } from './remote.ts';
 
 export interface FileBuilderOptions {
@@ -29,6 +30,17 @@ const asyncObjects = new Set<string>(['pipe-end', 'unix-socket', 'terminal', 'in
 const waitAll = 0x40000000;
 
 type Entry = Records['fd-table']['entries'][number];
+
+/** A descriptor table with a task that has it: the first thread of process `pid`, or one with a table of its own. */
+export interface Table {
+  task: NewTask;
+  pid: number;
+  id: number;
+  entries: readonly Entry[];
+}
+
+/** pid of the builder in its pod. */
+const builderPid = 1;
 
 export class FileBuilder {
   readonly #image: ImageRecords;
@@ -97,11 +109,30 @@ export class FileBuilder {
    * In two steps by way of numbers above all in use, because the two sets of numbers may overlap.
    */
   arrange(task: NewTask, entries: readonly Entry[]): void {
+    this.#arrange(task, entries, (sources) => sources.map(({ fd, high }) => [SYS.dup3, fd, high, 0]));
+  }
+
+  /** The same for a thread with a table of its own, which is a copy of an arranged one: nothing was inherited. */
+  arrangeApart(task: NewTask, entries: readonly Entry[]): void {
+    this.#arrange(task, entries, (sources) => {
+      for (const { fd, high } of sources) {
+        const fetched = fetchFile({ pid: builderPid, fd }, task.remote);
+        if (fetched === BigInt(high)) continue;
+        task.remote.call('dup3', SYS.dup3, fetched, high, 0);
+        task.remote.call('close', SYS.close, fetched);
+      }
+      return [];
+    });
+  }
+
+  /** `raise` puts what the builder has as `fd` at the number `high`, at once or by calls that come first. */
+  #arrange(
+    task: NewTask,
+    entries: readonly Entry[],
+    raise: (sources: readonly { fd: number; high: number }[]) => Word[][],
+  ): void {
     const { remote } = task;
-    const sources = [...new Set(entries.map((entry) => entry.file))].map((file) => ({
-      file,
-      fd: this.#descriptor(file),
-    }));
+    const files = [...new Set(entries.map((entry) => entry.file))];
     const base =
       Math.max(
         2,
@@ -109,8 +140,8 @@ export class FileBuilder {
         ...this.#options.segments.descriptors,
         ...entries.map((entry) => entry.fd),
       ) + 1;
-    const high = new Map(sources.map(({ file }, index) => [file, base + index]));
-    const calls: Word[][] = sources.map(({ file, fd }) => [SYS.dup3, fd, high.get(file)!, 0]);
+    const high = new Map(files.map((file, index) => [file, base + index]));
+    const calls = raise(files.map((file) => ({ fd: this.#descriptor(file), high: high.get(file)! })));
     calls.push([SYS.close_range, 0, base - 1, 0]);
     for (const entry of entries)
       calls.push([SYS.dup3, high.get(entry.file)!, entry.fd, entry.closeOnExec ? O.cloexec : 0]);
@@ -125,7 +156,7 @@ export class FileBuilder {
   }
 
   /** What must be done from inside a process that holds the object. */
-  finishTables(tables: readonly { task: NewTask; entries: readonly Entry[] }[]): void {
+  finishTables(tables: readonly Table[]): void {
     for (const object of this.#image.objects) {
       const owner = ownerOf(object);
       if (!owner.restoreInTable) continue;
@@ -139,12 +170,12 @@ export class FileBuilder {
   }
 
   /** File locks and O_ASYNC, from inside: nothing may be opened or closed in the tasks afterwards. */
-  lock(tables: readonly { task: NewTask; id: number; entries: readonly Entry[] }[]): void {
-    const holders = tables.map(({ task, id, entries }) => ({
+  lock(tables: readonly Table[]): void {
+    const holders = tables.map(({ task, pid, id, entries }) => ({
       get remote() {
         return task.remote;
       },
-      pid: task.inner,
+      pid,
       table: id,
       numbers: (file: number) => entries.filter((entry) => entry.file === file).map((entry) => entry.fd),
     }));

@@ -9,24 +9,35 @@ import { type ImageRecords, needed, type ProcessImage, type ThreadImage } from '
 import type { NewTask } from './new-task.ts';
 import { readStatus } from './proc.ts';
 import type { Remote, Word } from './remote.ts';
+import { planThreads, type ThreadContext } from './split-threads.ts';
 
 type Warn = (sentence: string) => void;
 
 /** Threads beside the leader. */
 export function makeThreads(task: NewTask, image: ProcessImage): NewTask[] {
-  const flags = CLONE.vm | CLONE.fs | CLONE.files | CLONE.sighand | CLONE.thread | CLONE.sysvsem;
-  const { remote } = task;
-  return image.threads
-    .slice(1)
-    .map((thread) =>
-      task.clone(
-        remote,
-        thread.record.tid,
-        flags,
-        0,
-        `thread ${thread.record.tid} of process ${image.record.pid}`,
-      ),
+  const steps = planThreads(contextsOf(image));
+  if (!steps) {
+    throw new PodError(
+      'cannot-restart',
+      `the threads of process ${image.record.pid} share descriptors and directories in a ring`,
+      'the image does not fit together: load it again',
     );
+  }
+  const tasks = [task];
+  for (const { thread, maker, files, fs } of steps) {
+    const { tid } = image.threads[thread]!.record;
+    const flags = CLONE.vm | CLONE.sighand | CLONE.thread | CLONE.sysvsem;
+    const shared = (files ? CLONE.files : 0) | (fs ? CLONE.fs : 0);
+    const parent = tasks[maker]!;
+    const what = `thread ${tid} of process ${image.record.pid}`;
+    tasks[thread] = parent.clone(parent.remote, tid, flags | shared, 0, what);
+  }
+  return tasks.slice(1);
+}
+
+/** Descriptor table and filesystem context of each thread. */
+export function contextsOf({ record, threads }: ProcessImage): ThreadContext[] {
+  return threads.map(({ record: { files = record.files, fs = record.fs } }) => ({ files, fs }));
 }
 
 /** Working directory, root, umask. */

@@ -2,12 +2,12 @@
 import { fstatSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
-import { F, O, SYS } from './abi.ts';
+import { F, O, PIDFD_THREAD, SYS } from './abi.ts';
 import type { Carriers } from './carriers.ts';
 import { LockCollector } from './objects/file-locks.ts';
 import type { DumpContext, OpenFile, OutRecord } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
-import { closeLocal, control } from './objects/local-calls.ts';
+import { closeLocal, codeOf, control } from './objects/local-calls.ts';
 import { PassingState } from './passing-state.ts';
 import { describeProcess, listDescriptors, readAreas, readDescriptorLink, readKeyedLines } from './proc.ts';
 import type { SessionView } from './session-view.ts';
@@ -25,10 +25,11 @@ export interface CollectedFiles {
 /** `shared` or `exclusive` by placeKey(). */
 export type HiddenLocks = ReadonlyMap<string, 'shared' | 'exclusive'>;
 
-/** A descriptor table of the session: its id, and a host pid that has it. */
+/** A descriptor table of the session: its id, and a host pid, or tid of a `thread`, that has it. */
 export interface TableOwner {
   id: number;
   pid: number;
+  thread?: boolean;
 }
 
 const entriesAFrame = 2048;
@@ -53,7 +54,7 @@ export function collectFiles(
 
   try {
     for (const table of tables) {
-      const pidfd = Number(native().syscall(SYS.pidfd_open, table.pid, 0));
+      const pidfd = openOwner(table);
       const entries: { fd: number; file: number; closeOnExec?: boolean }[] = [];
       try {
         for (const fd of listDescriptors(table.pid)) {
@@ -81,6 +82,20 @@ export function collectFiles(
   } catch (cause) {
     release();
     throw cause;
+  }
+}
+
+function openOwner({ pid, thread }: TableOwner): number {
+  try {
+    return Number(native().syscall(SYS.pidfd_open, pid, thread ? PIDFD_THREAD : 0));
+  } catch (cause) {
+    if (!thread || codeOf(cause) !== 'EINVAL') throw cause;
+    throw new PodError(
+      'cannot-checkpoint',
+      `thread ${pid} of ${describeProcess(pid)} has a descriptor table of its own, which this kernel does not let others read`,
+      'use Linux 6.9 or later',
+      { cause },
+    );
   }
 }
 

@@ -185,6 +185,7 @@ export function threadRecord(
   const meta: Thread = {
     pid: process.innerPid,
     tid: thread.innerTid,
+    ...thread.own,
     comm: readFileSync(`/proc/${process.pid}/task/${thread.tid}/comm`, 'utf8').replace(/\n$/, ''),
     registers: thread.state.resumable,
     signalMask: thread.state.mask,
@@ -313,20 +314,20 @@ function isRestricted(mask: Uint8Array): boolean {
   return set < cpus().length;
 }
 
-/** Root, working directory, umask. */
-export function fsRecord(id: number, process: SessionProcess, status: Status): Records['fs'] {
-  const cwd = readlinkSync(`/proc/${process.pid}/cwd`);
+/** Root, working directory, umask of a process, or of a thread. */
+export function fsRecord(id: number, pid: number, status: Status): Records['fs'] {
+  const cwd = readlinkSync(`/proc/${pid}/cwd`);
   if (cwd.endsWith(' (deleted)')) {
     throw new PodError(
       'cannot-checkpoint',
-      `the working directory of ${describeProcess(process.pid)} was removed (${cwd})`,
+      `the working directory of ${describeProcess(pid)} was removed (${cwd})`,
       'let it change to another directory first',
     );
   }
   return {
     id,
     cwd,
-    root: readlinkSync(`/proc/${process.pid}/root`),
+    root: readlinkSync(`/proc/${pid}/root`),
     umask: Number.parseInt(status.get('Umask')?.[0] ?? '022', 8),
   };
 }

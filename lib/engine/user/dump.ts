@@ -15,7 +15,7 @@ import { StreamWriter } from '../../stream/stream-writer.ts';
 import type { DumpOptions, DumpTarget, StoppedSession } from '../engine.ts';
 import { pageSize } from './abi.ts';
 import { Carriers } from './carriers.ts';
-import { collectFiles } from './collect-files.ts';
+import { collectFiles, type TableOwner } from './collect-files.ts';
 import { MemoryCollector, type SessionIpc } from './collect-memory.ts';
 import { collectNamed } from './collect-named.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
@@ -27,8 +27,9 @@ import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
 import { describeProcess } from './proc.ts';
 import type { Remote } from './remote.ts';
-import { SessionView } from './session-view.ts';
-import { SharedObjects, shares } from './sharing.ts';
+import { type SessionThread, SessionView } from './session-view.ts';
+import { SharedObjects } from './sharing.ts';
+import { splitThreads } from './split-threads.ts';
 import { countPages, writePages } from './write-pages.ts';
 
 const treeEntriesAFrame = 256;
@@ -136,15 +137,16 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
         .map(([name]) => name),
     );
     ids.set(process.pid, { mm: vm.id, files: files.id, fs: fs.id, handlers: sighand.id, firsts });
-    refuseSplitThreads(
-      process.pid,
-      process.threads.map((thread) => thread.tid),
-    );
   }
-
-  const tables = view.alive
+  const tables: TableOwner[] = view.alive
     .filter((process) => ids.get(process.pid)!.firsts.has('files'))
     .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
+  const folders: { id: number; thread: SessionThread }[] = [];
+  for (const process of view.alive) {
+    const found = splitThreads(process, sharing, ids.get(process.pid)!);
+    tables.push(...found.tables);
+    folders.push(...found.folders);
+  }
   const ipc = view.within(view.alive[0]!.pid, (remote) => askIpc(remote, target.init !== undefined));
   if (target.rooted) collectNamed(view.alive[0]!.pid, carriers, (sentence) => view.losses.push(sentence));
   const files = collectFiles(view, tables, [...mmOwners.values()], putOff, carriers);
@@ -159,7 +161,7 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
     const asked = askProcess(view, process);
     if (firsts.has('vm')) spaces.push({ id: own.mm, pid: process.pid, asked: asked.memory });
     if (firsts.has('fs'))
-      shared.push({ name: 'fs', meta: fsRecord(own.fs, process, process.threads[0]!.status) });
+      shared.push({ name: 'fs', meta: fsRecord(own.fs, process.pid, process.threads[0]!.status) });
     if (firsts.has('sighand'))
       shared.push({ name: 'handlers', meta: { id: own.handlers, actions: asked.handlers } });
     tasks.push({ name: 'process', meta: processRecord(process, own, asked) });
@@ -168,6 +170,8 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
       tasks.push({ name: 'thread', meta, data });
     }
   }
+  for (const { id, thread } of folders)
+    shared.push({ name: 'fs', meta: fsRecord(id, thread.tid, thread.status) });
   for (const { pid } of spaces) memory.probe(pid, (asked, body) => view.within(asked, body));
   const names = view.within(view.alive[0]!.pid, askNames);
   const clocks = view.within(view.alive[0]!.pid, askClocks);
@@ -205,35 +209,21 @@ function outsideOf(target: DumpTarget, view: SessionView): (id: number) => boole
 const namespaces = ['mnt', 'ipc', 'uts', 'net', 'user', 'pid', 'cgroup', 'time'] as const;
 
 function refuseMixedNamespaces(view: SessionView): void {
-  const [first, ...others] = view.alive;
+  const [first] = view.alive;
   if (!first) return;
+  const tasks = view.alive.flatMap((process) => process.threads.map(({ tid }) => ({ tid, process })));
   for (const name of namespaces) {
     if (!existsSync(`/proc/${first.pid}/ns/${name}`)) continue;
     const expected = readlinkSync(`/proc/${first.pid}/ns/${name}`);
-    for (const process of others) {
-      if (readlinkSync(`/proc/${process.pid}/ns/${name}`) !== expected) {
+    for (const { tid, process } of tasks) {
+      if (readlinkSync(`/proc/${tid}/ns/${name}`) !== expected) {
+        const thread = tid === process.pid ? '' : `thread ${tid} of `;
         throw new PodError(
           'cannot-checkpoint',
-          `${describeProcess(process.pid)} has a ${name} namespace of its own, which is not handled yet`,
+          `${thread}${describeProcess(process.pid)} has a ${name} namespace of its own, which is not handled yet`,
         );
       }
     }
-  }
-}
-
-function refuseSplitThreads(pid: number, tids: readonly number[]): void {
-  const [leader, ...others] = tids;
-  for (const tid of others) {
-    if (!shares(leader!, tid, 'files'))
-      throw new PodError(
-        'cannot-checkpoint',
-        `thread ${tid} of ${describeProcess(pid)} has a descriptor table of its own, which is not handled yet`,
-      );
-    if (!shares(leader!, tid, 'fs'))
-      throw new PodError(
-        'cannot-checkpoint',
-        `thread ${tid} of ${describeProcess(pid)} has a working directory of its own, which is not handled yet`,
-      );
   }
 }
 
@@ -326,6 +316,7 @@ function hello(
     if (name === 'process' && (meta as Records['process']).timers) requires.add('posix-timers');
     if (name === 'thread' && (meta as Records['thread']).robustList) requires.add('futex-lists');
     if (name === 'thread' && (meta as Records['thread']).rseq) requires.add('rseq');
+    if (name === 'thread' && isSplit(meta as Records['thread'])) requires.add('split-threads');
   }
   return {
     producer: options.producer,
@@ -343,6 +334,8 @@ function hello(
     ...(view.losses.length > 0 ? { losses: view.losses } : {}),
   };
 }
+
+const isSplit = ({ files, fs }: Records['thread']) => files !== undefined || fs !== undefined;
 
 const clock_gettime = 228;
 const uname = 63;

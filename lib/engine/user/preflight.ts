@@ -25,6 +25,7 @@ const knownFeatures = new Set([
   'mapped-locks',
   'descriptors-in-flight',
   'socket-backlog',
+  'split-threads',
   'thread-groups',
 ]);
 

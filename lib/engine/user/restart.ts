@@ -14,7 +14,7 @@ import type { Frame } from '../../stream/frame.ts';
 import { kinds } from '../../stream/kind.ts';
 import type { FrameHandler } from '../../stream/stream-parser.ts';
 import { PTRACE, pageSize, SYS } from './abi.ts';
-import { FileBuilder } from './build-files.ts';
+import { FileBuilder, type Table } from './build-files.ts';
 import { SpaceBuilder } from './build-memory.ts';
 import * as build from './build-process.ts';
 import { SegmentBuilder } from './build-segments.ts';
@@ -116,6 +116,10 @@ export class Restart implements FrameHandler {
       needed(this.image.spaces, process.record.mm, 'address space');
       needed(this.image.tables, process.record.files, 'descriptor table');
       needed(this.image.fs, process.record.fs, 'filesystem context');
+      for (const { files, fs } of build.contextsOf(process)) {
+        needed(this.image.tables, files, 'descriptor table');
+        needed(this.image.fs, fs, 'filesystem context');
+      }
       needed(this.image.handlers, process.record.handlers, 'signal handlers');
     }
     for (const entry of this.image.tree)
@@ -216,11 +220,8 @@ class Builder {
       const image = build.processOf(this.#image, task);
       return { image, tasks: [task, ...build.makeThreads(task, image)] };
     });
-    const tables = sets.map(({ tasks, image }) => ({
-      task: tasks[0]!,
-      id: image.record.files,
-      entries: needed(this.#image.tables, image.record.files, 'descriptor table'),
-    }));
+    const tables = this.#tablesOf(sets);
+    for (const { task, entries, pid } of tables) if (task.inner !== pid) files.arrangeApart(task, entries);
     files.finishTables(tables);
     for (const { builder } of this.#spaces.values()) builder.finish();
     this.#setShared(sets);
@@ -242,6 +243,23 @@ class Builder {
     return tree.main;
   }
 
+  /** Those of processes, then those that threads have of their own, each once. */
+  #tablesOf(sets: readonly ProcessSet[]): Table[] {
+    const entries = (id: number) => needed(this.#image.tables, id, 'descriptor table');
+    const own = new Map<number, Table>();
+    for (const { tasks, image } of sets) {
+      const { pid } = image.record;
+      image.threads.forEach(({ record: { files: id } }, index) => {
+        if (id !== undefined && !own.has(id))
+          own.set(id, { task: tasks[index]!, pid, id, entries: entries(id) });
+      });
+    }
+    const common = sets.map(({ tasks, image: { record } }) => {
+      return { task: tasks[0]!, pid: record.pid, id: record.files, entries: entries(record.files) };
+    });
+    return [...common, ...own.values()];
+  }
+
   /** Those without a name: nobody may have them open for writing, not even a process that only waits for its end. */
   #setExecutables(): void {
     this.#segments!.closeWriters();
@@ -260,11 +278,13 @@ class Builder {
       const task = tasks[0]!;
       const { record } = image;
       const handlers = needed(this.#image.handlers, record.handlers, 'signal handlers');
-      const fs = needed(this.#image.fs, record.fs, 'filesystem context');
       if (!done.handlers.has(handlers.id)) build.setHandlers(task, handlers.actions);
-      if (!done.fs.has(fs.id)) build.enterDirectory(task, fs);
       done.handlers.add(handlers.id);
-      done.fs.add(fs.id);
+      build.contextsOf(image).forEach(({ fs: id }, index) => {
+        if (done.fs.has(id)) return;
+        done.fs.add(id);
+        build.enterDirectory(tasks[index]!, needed(this.#image.fs, id, 'filesystem context'));
+      });
       build.setProcess(task, record, this.#options.warn);
       build.makeTimers(task, record.timers ?? []);
     }

@@ -12,6 +12,8 @@ import type { Remote } from './remote.ts';
 
 export interface SessionThread extends FrozenThread {
   state: ThreadState;
+  /** Descriptor table and filesystem context that are not those of its process, by id. */
+  own?: { files?: number; fs?: number };
 }
 
 export interface SessionProcess extends FrozenProcess {
@@ -23,6 +25,8 @@ export class SessionView {
   readonly processes: readonly SessionProcess[];
   readonly losses: string[] = [];
   readonly #byPid = new Map<number, SessionProcess>();
+  /** Threads that are not their process's first. */
+  readonly #byTid = new Map<number, { process: SessionProcess; thread: SessionThread }>();
   readonly #injectors = new Map<number, { injector: Injector; best: SessionThread }>();
   readonly #mmOwner = new Map<number, number>();
 
@@ -31,7 +35,10 @@ export class SessionView {
       ...process,
       threads: process.threads.map((thread) => ({ ...thread, state: readThreadState(thread.tid) })),
     }));
-    for (const process of this.processes) this.#byPid.set(process.pid, process);
+    for (const process of this.processes) {
+      this.#byPid.set(process.pid, process);
+      for (const thread of process.threads.slice(1)) this.#byTid.set(thread.tid, { process, thread });
+    }
   }
 
   get alive(): SessionProcess[] {
@@ -49,13 +56,7 @@ export class SessionView {
 
   /** Host tid of any thread, or pid of a process dead or alive → its id in the session, 0 when it is outside. */
   innerTid(tid: number): number {
-    const known = this.innerPid(tid);
-    if (known !== 0) return known;
-    for (const { threads } of this.processes) {
-      const found = threads.find((thread) => thread.tid === tid);
-      if (found) return found.innerTid;
-    }
-    return 0;
+    return this.innerPid(tid) || (this.#byTid.get(tid)?.thread.innerTid ?? 0);
   }
 
   /** Processes that share an address space use one injector: that of the first. */
@@ -63,12 +64,16 @@ export class SessionView {
     this.#mmOwner.set(pid, owner);
   }
 
-  /** Run calls in a process: in the given thread, or in whichever is best. */
+  /**
+   * Run calls in a process: in the given thread, or in whichever is best and has the process's own descriptors. `pid`
+   * may also be the tid of a thread, which then makes them.
+   */
   within<Result>(pid: number, body: (remote: Remote) => Result, thread?: SessionThread): Result {
+    const named = this.#byTid.get(pid);
+    if (named) return this.within(named.process.pid, body, named.thread);
     const { injector, best } = this.#injector(pid);
-    const chosen =
-      thread ??
-      (best.tid && this.process(pid)?.threads.includes(best) ? best : this.process(pid)!.threads[0]!);
+    const usable = !best.own && this.process(pid)?.threads.includes(best);
+    const chosen = thread ?? (usable ? best : this.process(pid)!.threads[0]!);
     return injector.within(chosen.tid, chosen.state, body);
   }
 

@@ -39,6 +39,8 @@ export class FilesCheck {
   readonly #peers = new Map<number, number>();
   /** What may be named before it comes: by datagram sockets, queues, listeners and those that wait for them. */
   readonly #later = new Map<number, string>();
+  /** Descriptor tables and filesystem contexts: the process whose thread has them for itself, 0 for processes. */
+  readonly #owners = new Map<string, number>();
   #table: { id: number; last: number } | undefined;
   #lockCount = 0;
 
@@ -152,11 +154,36 @@ export class FilesCheck {
     this.#handlers.define(record.id);
   }
 
+  /** A process's first thread has what the process has; what others have of their own, no process has. */
+  thread({ tid, pid, files, fs }: Records['thread']): void {
+    const name = `thread ${tid}`;
+    if (tid === pid && (files !== undefined || fs !== undefined))
+      throw damaged(`${name} is the first of its process and has descriptors or a directory of its own`);
+    if (files !== undefined) this.#threadOwns('descriptor table', this.#tables, files, pid, name);
+    if (fs !== undefined) this.#threadOwns('filesystem context', this.#fs, fs, pid, name);
+  }
+
+  #threadOwns(what: string, space: IdSpace, id: number, pid: number, name: string): void {
+    space.require(id, name);
+    const key = `${what} ${id}`;
+    const owner = this.#owners.get(key) ?? pid;
+    if (owner !== pid) throw damaged(`${name} has ${key}, which belongs to ${owner || 'a process'}`);
+    this.#owners.set(key, pid);
+  }
+
+  #processOwns(what: string, id: number, name: string): void {
+    const key = `${what} ${id}`;
+    if (this.#owners.get(key)) throw damaged(`${name} has ${key}, which is a thread's`);
+    this.#owners.set(key, 0);
+  }
+
   process(record: Records['process']): void {
     const name = `process ${record.pid}`;
     this.#tables.require(record.files, name);
     this.#fs.require(record.fs, name);
     this.#handlers.require(record.handlers, name);
+    this.#processOwns('descriptor table', record.files, name);
+    this.#processOwns('filesystem context', record.fs, name);
   }
 
   /** All objects came. `carriers` are the ids that areas named before. */

@@ -5,15 +5,12 @@
 import { readlinkSync } from 'node:fs';
 import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
-import { SYS } from '../abi.ts';
+import { PIDFD_THREAD, SYS } from '../abi.ts';
 import { RemoteError } from '../remote.ts';
 import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-object.ts';
 import { errnoName } from './local-calls.ts';
 import { setStatusFlags } from './paths.ts';
 import { shareFile } from './share-file.ts';
-
-/** O_EXCL. */
-const PIDFD_THREAD = 0o200;
 
 /** _IOWR(0xff, 11, struct pidfd_info) in its first size; mask, and where the wait status lies. */
 const PIDFD_GET_INFO = 0xc040ff0b;

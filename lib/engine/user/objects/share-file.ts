@@ -1,8 +1,8 @@
 /** Open files that only exist once the tasks do: carried from the task that has one to the others. */
-import { F, O, SYS } from '../abi.ts';
+import { F, O, PIDFD_THREAD, SYS } from '../abi.ts';
 import type { Remote } from '../remote.ts';
 
-/** A descriptor of a task: pid in the pod, number. */
+/** A descriptor of a task: pid in the pod (or tid of a thread with a table of its own), number. */
 export interface Held {
   pid: number;
   fd: number;
@@ -15,7 +15,8 @@ export function shareFile(source: Held, remote: Remote, numbers: readonly number
 
 /** A new descriptor of a task for the open file of another. */
 export function fetchFile(source: Held, remote: Remote): bigint {
-  const pidfd = remote.call('pidfd_open', SYS.pidfd_open, source.pid, 0);
+  const [whole] = remote.run([[SYS.pidfd_open, source.pid, 0]]);
+  const pidfd = whole! >= 0n ? whole! : remote.call('pidfd_open', SYS.pidfd_open, source.pid, PIDFD_THREAD);
   const fd = remote.call('pidfd_getfd', SYS.pidfd_getfd, pidfd, source.fd, 0);
   remote.run([[SYS.close, pidfd]]);
   return fd;
