@@ -34,6 +34,10 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       attach: { type: 'boolean', describe: 'sit at its console, also without a terminal' },
       plan: { type: 'boolean', describe: 'check everything, say what would be made, make nothing' },
       json: { type: 'boolean', describe: 'the plan as JSON' },
+      confine: {
+        type: 'boolean',
+        describe: 'without the means to reach out of the pod (default: as the session was); --no-confine gives them back',
+      },
       'ignore-cpu': {
         type: 'boolean',
         describe: 'restart on a processor that lacks features the session saw',
@@ -70,7 +74,7 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       print(args.json ? `${JSON.stringify(plan, undefined, 2)}\n` : formatPlan(plan));
       return 0;
     }
-    const { entry } = await restartSession(counted, { ...options, name: args.name, root: args.root }).catch(
+    const { entry } = await restartSession(counted, { ...options, name: args.name, root: args.root, confine: args.confine }).catch(
       (cause) => {
         progress.finish('failed');
         throw cause;

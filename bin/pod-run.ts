@@ -33,6 +33,10 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
       tty: { type: 'boolean', alias: 't', describe: 'insist on a terminal' },
       stdin: { type: 'boolean', default: true, describe: 'relay input; --no-stdin leaves it alone' },
       hostname: { type: 'string', describe: "host name inside (default: the machine's)" },
+      confine: {
+        type: 'boolean',
+        describe: 'without the means to reach out of the pod (default with --root); --no-confine leaves them',
+      },
       cwd: { type: 'string', describe: 'folder to start in, seen from inside' },
     },
     examples: [
@@ -57,6 +61,13 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
         .replace(/^[^A-Za-z0-9]+|[^A-Za-z0-9_.-]/g, '')
         .slice(0, 64);
     const { root, hostname, cwd } = args;
+    if (args.confine && root === undefined && process.geteuid!() === 0) {
+      throw usageError(
+        'pod-run',
+        "--confine wants --root: on the host's files user id 0 owns the machine",
+        'give the session a root of its own, or start it as an ordinary user',
+      );
+    }
     const pod = await preparePod({
       name,
       command: [program, ...rest],
@@ -65,6 +76,7 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
       ...(cwd === undefined ? {} : { cwd }),
       ...((terminal && windowSize(0)) || {}),
       plain: !args.detach && !terminal,
+      confine: args.confine ?? root !== undefined,
     });
     if (args.detach) {
       await pod.start();

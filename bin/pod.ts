@@ -60,6 +60,10 @@ stand behind --, as for pod-filter.`,
         describe: "resume: folder that is the session's /, when it had one of its own",
       },
       detach: { alias: 'd', type: 'boolean', describe: 'resume: return once the session runs' },
+      confine: {
+        type: 'boolean',
+        describe: 'resume: without the means to reach out of the pod (default: as the session was)',
+      },
       'ignore-cpu': {
         type: 'boolean',
         describe: 'resume: on a processor that lacks features the session saw',
@@ -116,6 +120,7 @@ stand behind --, as for pod-filter.`,
       name: args.name,
       root: args.root,
       ignoreCpu: args['ignore-cpu'],
+      confine: args.confine,
       warn,
       moved: (bytes) => progress.add(bytes),
     }).catch((cause) => {

@@ -14,6 +14,8 @@ export interface DumpTarget {
   init?: number;
   /** The session has a root directory of its own. */
   rooted: boolean;
+  /** The pod confines it: what it lacks is the pod's, and no part of the image. */
+  confined?: boolean;
 }
 
 /** A session stopped by dump(): its image is written, its fate is open. */

@@ -16,6 +16,7 @@ import { nativeProgram } from '../../native/index.ts';
 import { runtimeDirectory } from '../runtime/runtime-dir.ts';
 import { PodError } from '../stream/error.ts';
 import { type Clocks, clockOffsets } from './clocks.ts';
+import { keptCapabilities } from './confine.ts';
 import { killPod } from './kill.ts';
 import { readStat } from './proc.ts';
 import { checkName, type PodEntry, socketPath, writeEntry } from './registry.ts';
@@ -42,6 +43,8 @@ export interface PodOptions {
   clocks?: Clocks;
   /** The console does not echo and translates nothing: for a session whose input and output are not a person's. */
   plain?: boolean;
+  /** Without the means to reach out of the pod; see docs/pods.md. Default: not. */
+  confine?: boolean;
 }
 
 export interface Pod {
@@ -110,6 +113,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     hostname,
     socket: socketPath(options.name),
     held: true,
+    ...(options.confine ? { confined: true } : {}),
   };
   writeEntry(entry);
 
@@ -172,6 +176,7 @@ function initArguments(
   ];
   const list = given.flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
   if (process.geteuid!() !== 0) list.push('--user');
+  if (options.confine) list.push('--confine', String(keptCapabilities));
   if (options.plain) list.push('--plain');
   if (options.command.length > 0) list.push('--', ...options.command);
   return list;

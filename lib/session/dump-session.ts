@@ -45,6 +45,7 @@ function fromPod(entry: PodEntry): FoundSession {
       roots: sessionRoots(entry.init),
       init: entry.init,
       rooted: entry.root !== null,
+      ...(entry.confined ? { confined: true } : {}),
     },
     pod: entry,
   };

@@ -5,6 +5,7 @@ import { ReferenceChecker } from '../image/check-references.ts';
 import { quote } from '../image/model.ts';
 import type { Records } from '../image/record.ts';
 import { hasTimeNamespaces, readClocks } from '../pod/clocks.ts';
+import { keptCapabilities } from '../pod/confine.ts';
 import { holdPod, type PreparedPod } from '../pod/create.ts';
 import { isName, type PodEntry } from '../pod/registry.ts';
 import { readDescriptor } from '../stream/descriptor.ts';
@@ -18,6 +19,8 @@ export interface RestartSessionOptions {
   /** The session's root directory here. Needed when it had one of its own. */
   root?: string | undefined;
   ignoreCpu?: boolean | undefined;
+  /** Without the means to reach out of the pod. Default: as the session was. */
+  confine?: boolean | undefined;
   /** Put what undoes layers before the parser of the image. */
   open: (image: Sink) => Sink;
   warn: (sentence: string) => void;
@@ -60,8 +63,9 @@ export async function restartSession(
   const prepare = async () => {
     if (!restart.ready) return;
     pod = await makePod(restart, options);
-    const { initPid, consolePath } = pod;
-    asRefusal(() => restart.build({ initPid, consolePath }));
+    const { initPid, consolePath, entry } = pod;
+    const most = entry.confined ? { capabilities: keptCapabilities } : {};
+    asRefusal(() => restart.build({ initPid, consolePath, ...most }));
   };
   const buffer = new Uint8Array(chunk);
   try {
@@ -72,7 +76,9 @@ export async function restartSession(
     sink.end();
     await prepare();
     const main = asRefusal(() => restart.finish());
+    // pid 1 first closes what only the making needed, and then nothing stands between the session and its life.
     const { entry } = await pod!.adopt(main);
+    asRefusal(() => restart.run());
     return { entry };
   } catch (cause) {
     sink.abort(cause);
@@ -125,6 +131,7 @@ async function makePod(restart: Restart, options: RestartSessionOptions): Promis
     ...(options.root === undefined ? {} : { root: options.root }),
     ...(hostname === '' ? {} : { hostname }),
     console: consoleNumber(image.objects),
+    confine: options.confine ?? image.pod!.confined ?? false,
     ...clocksOf(hello, options.warn),
   });
 }

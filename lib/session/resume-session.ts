@@ -16,6 +16,7 @@ export interface ResumeOptions {
   name?: string | undefined;
   root?: string | undefined;
   ignoreCpu?: boolean | undefined;
+  confine?: boolean | undefined;
   warn(message: string, hint?: string): void;
   /** Told of bytes as they are read. */
   moved?(bytes: number): void;
@@ -37,6 +38,7 @@ export async function resumeSession(folder: string, options: ResumeOptions): Pro
         name: options.name,
         root: options.root,
         ignoreCpu: options.ignoreCpu,
+        confine: options.confine,
         open: (image) => openLayers(image, { builtIn, secrets, allow }),
         warn,
       },

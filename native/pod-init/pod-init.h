@@ -25,6 +25,8 @@ struct options {
   const char *clocks;  /* for /proc/self/timens_offsets, time_namespaces(7) */
   int user;    /* in a user namespace of its own */
   int plain;   /* the console does not echo and translates nothing */
+  int confine; /* confine.c; `capabilities`: those that the session keeps */
+  uint64_t capabilities;
   long rows, columns;
   long console;  /* the N of the console's /dev/pts/N */
   char **command;  /* NULL: hold, the creator names the main process */
@@ -37,12 +39,20 @@ struct text console_path(void);
 
 /* Tell the creator what failed, remove what was made, exit. */
 _Noreturn void give_up(const char *step, long error);
+/* `result`, or give up when it is an error. */
+long must(long result, const char *step);
+void write_file(const char *path, const char *content);
 /* One line on the status channel. */
 void report(const struct text *line);
 /* Remove the registry entry and the socket. The entry first: while the socket answers, the name is taken. */
 void remove_files(void);
 /* Start the command on the console. Its pid, or -errno with the failed step in `*step`. */
 long start_command(const char **step);
+
+/* confine.c: for all that is forked out of pid 1; just before the session runs; in its first process. */
+void confine_pod(void);
+void seal(void);
+long drop_capabilities(void);
 
 /* The poll loop; never returns. */
 _Noreturn void serve(void);

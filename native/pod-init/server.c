@@ -388,6 +388,7 @@ static void read_creator(void) {
   if (length <= 0) give_up("creator", -EPIPE);
   word[length] = 0;
   if (starts_with(word, "go") && options.command) {
+    seal();
     const char *step;
     long pid = start_command(&step);
     if (pid < 0) give_up(step, pid);
@@ -396,6 +397,7 @@ static void read_creator(void) {
     long pid = read_number(word + 5, 0);
     long result = pid > 1 ? sys(kill, pid, 0) : -ESRCH;
     if (result < 0) give_up("main", result);
+    seal();
     run(pid);
   } else {
     give_up("creator", -EPROTO);

@@ -2,7 +2,8 @@
  * pod-init: makes the namespaces of a pod, its mounts and its console, and stays as its pid 1.
  *
  *   pod-init --folder DIR --name NAME [--user] [--root DIR] [--cwd DIR] [--hostname H] [--domainname D]
- *            [--console N] [--clocks OFFSETS] [--size ROWSxCOLUMNS] [--plain] [-- COMMAND ARGUMENTS…]        (status channel on descriptor 3)
+ *            [--console N] [--clocks OFFSETS] [--size ROWSxCOLUMNS] [--plain] [--confine CAPABILITIES]
+ *            [-- COMMAND ARGUMENTS…]        (status channel on descriptor 3)
  *
  * Order, and why: the name is taken (socket bound, under a lock) while the host's files are still in sight; then
  * the namespaces; then a fork, because only a child enters a new pid namespace; the child mounts, makes the
@@ -21,8 +22,18 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <asm/ioctls.h>
 
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+#ifndef MOUNT_ATTR_NODEV
+#define MOUNT_ATTR_NODEV 4
+#endif
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
 #endif
@@ -74,7 +85,7 @@ _Noreturn void give_up(const char *step, long error) {
   for (;;) sys(exit_group, 1);
 }
 
-static long must(long result, const char *step) {
+long must(long result, const char *step) {
   if (result < 0) give_up(step, result);
   return result;
 }
@@ -86,7 +97,7 @@ static void place(long fd, int wanted) {
   sys(close, fd);
 }
 
-static void write_file(const char *path, const char *content) {
+void write_file(const char *path, const char *content) {
   long fd = must(sys(openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC), path);
   must(sys(write, fd, content, length_of(content)), path);
   sys(close, fd);
@@ -199,11 +210,29 @@ static void make_devices(void) {
   mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
 }
 
+/* Device files in the root's own folders open nothing: what a session may open is in `devices`. */
+static void refuse_devices(void) {
+  struct {
+    uint64_t set, clear, propagation, space;
+  } change = {MOUNT_ATTR_NODEV, 0, 0, 0};
+  long result = sys(mount_setattr, AT_FDCWD, options.root, AT_RECURSIVE, &change, sizeof change);
+  if (result == -ENOSYS) {
+    /* Before Linux 5.12 a change says all flags anew; those that are there may be locked. */
+    struct statfs found;
+    must(sys(statfs, options.root, &found), "statfs");
+    const unsigned long kept = (unsigned long)found.f_flags & (MS_RDONLY | MS_NOSUID | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME);
+    const unsigned long relative = found.f_flags & 0x1000 /* ST_RELATIME */ ? MS_RELATIME : 0;
+    result = sys(mount, 0, options.root, 0, MS_REMOUNT | MS_BIND | MS_NODEV | kept | relative, 0);
+  }
+  must(result, "nodev");
+}
+
 static void make_mounts(void) {
   /* Slave, not private: a drive unmounted outside must not stay mounted in here. Nothing goes the other way. */
   must(sys(mount, 0, "/", 0, MS_REC | MS_SLAVE, 0), "mount /");
   if (options.root) {
     must(sys(mount, options.root, options.root, 0, MS_BIND | MS_REC, 0), "root");
+    if (options.confine) refuse_devices();
     make_folder("/proc");
     make_folder("/dev");
     make_devices();
@@ -337,6 +366,8 @@ static _Noreturn void become_command(long pipe) {
   pipe = 3;
   uint64_t none = 0;
   sys(rt_sigprocmask, SIG_SETMASK, &none, 0, 8);
+  failure.step = "capabilities";
+  if ((failure.error = drop_capabilities()) < 0) goto failed;
   failure.step = "exec";
   failure.error = execute();
 failed:
@@ -380,6 +411,10 @@ static void read_options(char **argument) {
       options.user = 1;
     } else if (same(name, "--plain")) {
       options.plain = 1;
+    } else if (same(name, "--confine")) {
+      const char *rest;
+      options.confine = 1;
+      options.capabilities = (uint64_t)read_number(value_of(argument++), &rest);
     } else if (same(name, "--folder")) {
       options.folder = value_of(argument++);
     } else if (same(name, "--name")) {
@@ -436,6 +471,7 @@ _Noreturn __attribute__((used)) void start(long *stack) {
   make_console();
   take_signals();
   use_null();
+  confine_pod();
   struct text ready = {0};
   add(&ready, "ready\n");
   report(&ready);

@@ -27,7 +27,11 @@ for (const user of users) {
     for (const device of ['null', 'zero', 'full', 'random', 'urandom', 'tty'])
       t.match(out, `has-${device}\n`);
     for (const word of ['written', 'kept', 'direct', 'terminals']) t.match(out, `${word}\n`);
-    const mounts = [...out.matchAll(/^mount:(.*)$/gm)].map((found) => found[1]!).sort();
+    // What covers a part of /proc: see escape.test.ts.
+    const mounts = [...out.matchAll(/^mount:(.*)$/gm)]
+      .map((found) => found[1]!)
+      .filter((where) => !where.startsWith('/proc/'))
+      .sort();
     t.strictSame(
       mounts,
       [

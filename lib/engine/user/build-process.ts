@@ -192,6 +192,22 @@ function setScheduling(
   );
 }
 
+/** Without what the pod does not let its session have. */
+export function cutCredentials(
+  wanted: Records['thread']['credentials'],
+  most: bigint | undefined,
+): Records['thread']['credentials'] {
+  if (most === undefined) return wanted;
+  return {
+    ...wanted,
+    bounding: wanted.bounding & most,
+    permitted: wanted.permitted & most,
+    effective: wanted.effective & most,
+    inheritable: wanted.inheritable & most,
+    ambient: wanted.ambient & most,
+  };
+}
+
 /** SECBIT_KEEP_CAPS. */
 const keepCaps = 1 << 4;
 

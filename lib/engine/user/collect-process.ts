@@ -169,7 +169,7 @@ export function threadRecord(
   thread: SessionThread,
 ): { meta: Thread; data: Uint8Array } {
   const status = readStatus(process.pid, thread.tid);
-  refuseThread(process, thread, status);
+  refuseThread(process, thread, status, view.podFilters);
   const { rseq, ...asked } = view.within(
     process.pid,
     (remote) => ({
@@ -202,7 +202,12 @@ export function threadRecord(
   return { meta, data: thread.state.extended };
 }
 
-function refuseThread(process: SessionProcess, thread: SessionThread, status: Status): void {
+function refuseThread(
+  process: SessionProcess,
+  thread: SessionThread,
+  status: Status,
+  podFilters: number,
+): void {
   const words = registerWords(thread.state.registers);
   if (words[REG.cs] !== 0x33n)
     throw new PodError(
@@ -210,7 +215,9 @@ function refuseThread(process: SessionProcess, thread: SessionThread, status: St
       `${describeProcess(process.pid)} runs 32-bit code, which this engine does not handle`,
     );
   const seccomp = status.get('Seccomp')?.[0] ?? '0';
-  if (seccomp !== '0') {
+  // Linux 5.9 and later count them.
+  const filters = Number(status.get('Seccomp_filters')?.[0] ?? 0);
+  if (seccomp !== '0' && (podFilters === 0 || filters !== podFilters)) {
     throw new PodError(
       'cannot-checkpoint',
       `${describeProcess(process.pid)} has a seccomp filter, which is not handled yet`,

@@ -25,7 +25,7 @@ import { countOtherIpc, listSysvSegments } from './objects/sysv-shm.ts';
 import type { PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
-import { describeProcess } from './proc.ts';
+import { describeProcess, readStatus } from './proc.ts';
 import type { Remote } from './remote.ts';
 import { type SessionThread, SessionView } from './session-view.ts';
 import { SharedObjects } from './sharing.ts';
@@ -58,7 +58,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     const frozen = freezer.freeze(target.roots);
     if (frozen.every((process) => process.zombie))
       throw new PodError('cannot-checkpoint', `${target.name} has no running process`);
-    const view = new SessionView(frozen);
+    const view = new SessionView(frozen, podFilters(target));
     let collected: Collected;
     try {
       collected = collect(target, view, putOff, carriers);
@@ -84,6 +84,12 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
   } finally {
     carriers.close();
   }
+}
+
+/** Seccomp filters that every process of a confined pod has of its pid 1; a restart's pid 1 brings the same. */
+function podFilters(target: DumpTarget): number {
+  if (!target.confined || target.init === undefined) return 0;
+  return Number(readStatus(target.init).get('Seccomp_filters')?.[0] ?? 0);
 }
 
 function killProcess(pid: number): void {
@@ -348,6 +354,7 @@ function podRecord(target: DumpTarget, view: SessionView, names: Collected['name
     root: readlinkSync(`/proc/${first.pid}/root`),
     rooted: target.rooted,
     init: target.init !== undefined,
+    ...(target.confined ? { confined: true } : {}),
   };
 }
 

@@ -33,6 +33,8 @@ export interface EmptyPod {
   initPid: number;
   /** Path of the console inside, for a session that had a terminal of the outside. */
   consolePath: string | undefined;
+  /** All that a task may have; absent: whatever the image says and the pod can give. */
+  capabilities?: bigint;
 }
 
 export interface RestartOptions {
@@ -98,10 +100,18 @@ export class Restart implements FrameHandler {
     for (const frame of held) this.#take(frame);
   }
 
-  /** END was verified and the input has ended: let it run. Returns the pid (inside) of its topmost process. */
+  /**
+   * END was verified and the input has ended: make the rest, and leave pid 1 alone. Returns the pid (inside) of the
+   * session's topmost process; all wait for run().
+   */
   finish(): number {
     if (!this.#ended || !this.#builder) throw new Error('finish() before the end of the stream');
     return this.#builder.finish();
+  }
+
+  /** Let them go. */
+  run(): void {
+    this.#builder?.run();
   }
 
   /** What can be known without making anything. */
@@ -159,6 +169,7 @@ class Builder {
   #tree: BuiltTree | undefined;
   #files: FileBuilder | undefined;
   readonly #spaces = new Map<number, Space>();
+  #running: ProcessSet[] = [];
   #segments: SegmentBuilder | undefined;
 
   constructor(image: ImageRecords, pod: EmptyPod, options: RestartOptions) {
@@ -170,6 +181,7 @@ class Builder {
   build(): void {
     const init = this.#pod.initPid;
     checkFiles(this.#image, `/proc/${init}/root`);
+    this.#warnOfCut();
     const builder = this.#enterInit(init);
     this.#setNames(builder.remote);
     const { warn } = this.#options;
@@ -185,6 +197,14 @@ class Builder {
     this.#arrangeMemory(tree, segments);
     this.#refuseInsideVdso(tree);
     this.#arrangeFiles(tree, files);
+  }
+
+  #warnOfCut(): void {
+    const most = this.#pod.capabilities;
+    if (most === undefined) return;
+    const threads = [...this.#image.processes.values()].flatMap((each) => each.threads);
+    if (threads.some(({ record }) => (record.credentials.permitted & ~most) !== 0n))
+      this.#options.warn('a confined pod takes capabilities from the session, which had more (--no-confine)');
   }
 
   pages(record: Records['pages'], data: Uint8Array): void {
@@ -236,11 +256,18 @@ class Builder {
     files.lock(tables);
     const stopped = sets.filter((set) => this.#stopSignal(set) !== 0 && this.#ownsSpace(set, sets));
     const running = sets.filter((set) => !stopped.includes(set));
-    this.#release(stopped);
+    this.#settle(stopped);
+    this.#detach(stopped);
     for (const set of stopped) this.#settleStop(set);
     files.arm();
-    this.#release(running, () => this.#leaveInit());
+    this.#settle(running);
+    this.#running = running;
+    this.#leaveInit();
     return tree.main;
+  }
+
+  run(): void {
+    this.#detach(this.#running);
   }
 
   /** Those of processes, then those that threads have of their own, each once. */
@@ -290,8 +317,8 @@ class Builder {
     }
   }
 
-  /** The last steps, in which each takes away a right or a means that those before it need; then they run. */
-  #release(sets: readonly ProcessSet[], beforeRun?: () => void): void {
+  /** The last steps, in which each takes away a right or a means that those before it need. */
+  #settle(sets: readonly ProcessSet[]): void {
     const { warn } = this.#options;
     for (const { tasks } of sets) for (const task of tasks) build.dropPending(task);
     for (const { tasks, image } of sets) {
@@ -305,7 +332,7 @@ class Builder {
       const space = needed(this.#image.spaces, image.record.mm, 'address space');
       tasks.forEach((task, index) => {
         const { credentials, parentDeathSignal } = image.threads[index]!.record;
-        build.setCredentials(task, credentials, warn);
+        build.setCredentials(task, build.cutCredentials(credentials, this.#pod.capabilities), warn);
         build.setLate(task, index === 0 ? space.record.dumpable : undefined, parentDeathSignal);
       });
     }
@@ -317,7 +344,9 @@ class Builder {
         build.setRegisters(task, image.threads[index]!);
       });
     }
-    beforeRun?.();
+  }
+
+  #detach(sets: readonly ProcessSet[]): void {
     for (const set of sets) {
       const signal = this.#stopSignal(set);
       if (signal !== 0) process.kill(set.tasks[0]!.tid, 'SIGSTOP');
