@@ -36,7 +36,8 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       json: { type: 'boolean', describe: 'the plan as JSON' },
       confine: {
         type: 'boolean',
-        describe: 'without the means to reach out of the pod (default: as the session was); --no-confine gives them back',
+        describe:
+          'without the means to reach out of the pod (default: as the session was); --no-confine gives them back',
       },
       'ignore-cpu': {
         type: 'boolean',
@@ -74,12 +75,15 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       print(args.json ? `${JSON.stringify(plan, undefined, 2)}\n` : formatPlan(plan));
       return 0;
     }
-    const { entry } = await restartSession(counted, { ...options, name: args.name, root: args.root, confine: args.confine }).catch(
-      (cause) => {
-        progress.finish('failed');
-        throw cause;
-      },
-    );
+    const { entry } = await restartSession(counted, {
+      ...options,
+      name: args.name,
+      root: args.root,
+      confine: args.confine,
+    }).catch((cause) => {
+      progress.finish('failed');
+      throw cause;
+    });
     progress.finish();
     const terminal = isatty(1);
     if (args.detach || (!args.attach && !terminal)) return 0;

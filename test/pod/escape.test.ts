@@ -79,43 +79,54 @@ for (const user of users) {
   });
 }
 
-t.test('an unconfined pod of root is open, and an image of it is confined on demand', { skip: !isRoot }, async (t) => {
-  const house = makeShell(t, 'root');
-  const { root, args } = await prepare(t, house);
-  const open = house.sh(`pod-run --name e --no-confine --root ${root} -- escape ${args} < /dev/null`);
-  const ways = reached(open.stdout);
-  for (const way of [
-    'descriptors of pid 1',
-    'mknod',
-    'a device file in the root',
-    'mount',
-    'umount',
-    'ptrace of pid 1',
-    'unshare',
-    'abstract socket',
-    'write /proc/sys/kernel/core_pattern',
-    'add_key',
-  ])
-    t.ok(ways.includes(way), `${way} leads somewhere`);
-  const script = `until test -e /go; do sleep 0.05; done; escape ${args} > /after; echo done > /done; sleep 1000`;
-  t.equal(house.sh(`pod-run --name e -d --no-confine --root ${root} -- sh -c '${script}'`).status, 0);
-  const moved = house.sh(`pod-dump --then kill e > $F/image && pod-restart -d --confine --root ${root} < $F/image`);
-  t.equal(moved.status, 0, moved.stderr);
-  t.match(moved.stderr, 'a confined pod takes capabilities from the session');
-  writeFileSync(join(root, 'go'), '');
-  await until(t, 'tried', () => existsSync(join(root, 'done')));
-  checkHeld(t, readFileSync(join(root, 'after'), 'latin1'));
+t.test(
+  'an unconfined pod of root is open, and an image of it is confined on demand',
+  { skip: !isRoot },
+  async (t) => {
+    const house = makeShell(t, 'root');
+    const { root, args } = await prepare(t, house);
+    const open = house.sh(`pod-run --name e --no-confine --root ${root} -- escape ${args} < /dev/null`);
+    const ways = reached(open.stdout);
+    for (const way of [
+      'descriptors of pid 1',
+      'mknod',
+      'a device file in the root',
+      'mount',
+      'umount',
+      'ptrace of pid 1',
+      'unshare',
+      'abstract socket',
+      'write /proc/sys/kernel/core_pattern',
+      'add_key',
+    ])
+      t.ok(ways.includes(way), `${way} leads somewhere`);
+    const script = `until test -e /go; do sleep 0.05; done; escape ${args} > /after; echo done > /done; sleep 1000`;
+    t.equal(house.sh(`pod-run --name e -d --no-confine --root ${root} -- sh -c '${script}'`).status, 0);
+    const moved = house.sh(
+      `pod-dump --then kill e > $F/image && pod-restart -d --confine --root ${root} < $F/image`,
+    );
+    t.equal(moved.status, 0, moved.stderr);
+    t.match(moved.stderr, 'a confined pod takes capabilities from the session');
+    writeFileSync(join(root, 'go'), '');
+    await until(t, 'tried', () => existsSync(join(root, 'done')));
+    checkHeld(t, readFileSync(join(root, 'after'), 'latin1'));
 
-  const wrong = house.sh('pod-run --name e2 --confine -- true');
-  t.equal(wrong.status, 2);
-  t.match(wrong.stderr, '--confine wants --root');
-});
+    const wrong = house.sh('pod-run --name e2 --confine -- true');
+    t.equal(wrong.status, 2);
+    t.match(wrong.stderr, '--confine wants --root');
+  },
+);
 
 t.test("a pod is nobody else's business", { skip: !isRoot }, async (t) => {
   const house = makeShell(t, 'root');
   t.equal(house.sh('pod-run --name secret -d -- sleep 1000').status, 0);
   const other = makeShell(t, 'nobody', { POD_RUNTIME_DIR: house.folder });
-  for (const command of ['pod-ps', 'pod-attach --snapshot secret', 'pod-kill secret', 'pod-dump secret > /dev/null']) {
+  for (const command of [
+    'pod-ps',
+    'pod-attach --snapshot secret',
+    'pod-kill secret',
+    'pod-dump secret > /dev/null',
+  ]) {
     const tried = other.sh(command);
     t.not(tried.status, 0, `${command}: ${tried.stderr}`);
     t.notMatch(tried.stdout, 'secret');
