@@ -38,12 +38,16 @@ function signalsOf(status: Status, ...keys: string[]): number[] {
 export function askProcess(view: SessionView, process: SessionProcess): AskedProcess {
   return view.within(process.pid, (remote) => ({
     memory: askMemory(remote),
-    handlers: askHandlers(remote, signalsOf(process.threads[0]!.status, 'SigCgt', 'SigIgn')),
+    handlers: askHandlers(remote, process.threads[0]!.status),
     process: { ...askTimers(remote, process), ...askSubreaper(remote) },
   }));
 }
 
-function askHandlers(remote: Remote, signals: readonly number[]): Records['handlers']['actions'] {
+const SIGCHLD = 17;
+
+function askHandlers(remote: Remote, status: Status): Records['handlers']['actions'] {
+  // SIGCHLD has flags that count (SA_NOCLDWAIT, SA_NOCLDSTOP) though nobody handles or ignores it.
+  const signals = [...new Set([...signalsOf(status, 'SigCgt', 'SigIgn'), SIGCHLD])];
   remote.reset();
   const address = remote.reserve(kernelSigaction * 64);
   remote.run(
