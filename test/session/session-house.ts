@@ -1,6 +1,6 @@
 /** A house (see test/pod/house.ts) whose user has a shell: pipelines as they stand in the README, without pipefail. */
 import { spawn, spawnSync } from 'node:child_process';
-import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
@@ -15,6 +15,24 @@ export const short = (process.env['POD_TEST_SHORT'] ?? '') !== '';
 
 /** Who goes through all of a campaign. */
 export const campaignUsers = short ? users.slice(-1) : users;
+
+/**
+ * What a test needs and is not here, commands or paths: it is skipped, or, with POD_TEST_NEED_ALL=1 (CI, which
+ * installs everything), fails.
+ */
+export function lacking(needs: readonly string[]): { skip: string | false; fail?: string } {
+  const missing = needs.filter((need) =>
+    need.startsWith('/')
+      ? !existsSync(need)
+      : spawnSync('sh', ['-c', `command -v ${need}`], { env: wide }).status !== 0,
+  );
+  if (missing.length === 0) return { skip: false };
+  const why = `${missing.join(', ')} not installed`;
+  return (process.env['POD_TEST_NEED_ALL'] ?? '') === '' ? { skip: why } : { skip: false, fail: why };
+}
+
+/** Daemons lie where only root's path leads. */
+const wide = { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin:/usr/games` };
 
 export interface Shell extends House {
   /** Run a shell line to its end. Its status is that of its last command. */
@@ -39,7 +57,7 @@ export function makeShell(t: Test, user: string, more: Record<string, string> = 
   const house = makeHouse(t, user);
   const environment = {
     ...house.env,
-    PATH: `${house.env.PATH}:/usr/sbin:/sbin`,
+    PATH: `${house.env.PATH}:/usr/sbin:/sbin:/usr/games`,
     LC_ALL: 'C',
     // What sessions leave behind when they are killed goes with the house.
     TMPDIR: house.folder,
