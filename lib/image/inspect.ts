@@ -298,6 +298,8 @@ function describeFile<Kind extends (typeof openFileKinds)[number]>(kind: Kind, g
       const peer = record.peer === undefined ? '' : ` with ${String(record.peer)}`;
       return `${String(record.type)} ${String(record.state)}${peer}`;
     }
+    case 'inet-socket':
+      return `${String(record.type)} ${String(record.family)} ${String(record.state)}`;
     case 'eventfd':
       return `count ${String(record.count)}`;
     case 'pidfd':

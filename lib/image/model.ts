@@ -32,6 +32,7 @@ export const openFileKinds = [
   'terminal',
   'inotify',
   'pty',
+  'inet-socket',
   'pidfd',
 ] as const satisfies readonly KindName[];
 
@@ -83,7 +84,7 @@ export const bounds = {
   objectSize: 1n << 44n,
   /** Pseudo-terminals of one devpts: kernel.pty.max at its default. */
   ptys: 4096,
-  /** Bytes queued in one unix socket. */
+  /** Bytes queued in one socket. */
   socketQueue: 1 << 28,
 } as const;
 

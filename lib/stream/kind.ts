@@ -28,6 +28,7 @@ export const kinds = {
   terminal: 42,
   inotify: 43,
   pty: 44,
+  'inet-socket': 45,
   pidfd: 47,
   'fd-table': 48,
   fs: 49,

@@ -28,6 +28,9 @@ const holdsNames = new Set([
   'hidden-lock',
   'syscall-storm',
   'stopped',
+  'tcp-listen',
+  'tcp-pairs',
+  'udp',
   'unix-backlog',
   'unix-rights',
 ]);

@@ -1012,8 +1012,7 @@ t.test('everything else is refused by name', async (t) => {
     [call(425 /* io_uring_setup */, 1, new Uint8Array(120)), /io_uring/],
     [call(SYS.pidfd_open, process.ppid, 0), /of process \d+, which is not of the session/],
     [call(323 /* userfaultfd */, 1), /userfaultfd/],
-    [call(SYS.socket, 2, 1, 0), /a TCP socket/],
-    [call(SYS.socket, 10, 2, 0), /a UDP socket/],
+    [call(SYS.socket, 2, 3, 6), /a raw socket of IP protocol 6/],
     [call(SYS.socket, 16, 3, 4), /netlink/],
     [call(300 /* fanotify_init */, 0, 0), /fanotify/],
   ];

@@ -14,14 +14,9 @@ const hold =
 /** Objects that are not handled, and how the message names them. */
 const objects: [string, string, RegExp][] = [
   [
-    'a TCP connection',
-    'import socket\ns=socket.socket(); s.bind(("127.0.0.1",0)); s.listen()\nc=socket.create_connection(s.getsockname())\n',
-    /descriptor \d+ .*(socket|TCP|inet)/i,
-  ],
-  [
-    'a listening TCP socket',
-    'import socket\ns=socket.socket(); s.bind(("127.0.0.1",0)); s.listen()\n',
-    /descriptor \d+/,
+    'a request to a listening socket that has not accepted the connection',
+    'import socket\ns=socket.socket(); s.bind(("127.0.0.1",0)); s.listen()\nc=socket.create_connection(s.getsockname()); c.send(b"x")\n',
+    /descriptor \d+ .*something was sent through it/,
   ],
   [
     'System V semaphores',

@@ -100,6 +100,7 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
     refuse(file, why, hint) {
       throw new PodError('cannot-checkpoint', `descriptor ${file.fd} (${file.link}): ${why}`, hint);
     },
+    beforeEnd: () => undefined,
     putOff: Number.POSITIVE_INFINITY,
     notNow(file, why, hint) {
       throw new PodError('cannot-checkpoint', `descriptor ${file.fd} (${file.link}): ${why}`, hint);

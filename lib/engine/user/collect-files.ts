@@ -18,6 +18,8 @@ export interface CollectedFiles {
   records: OutRecord[];
   /** Locks that only a mapping holds. */
   hiddenLocks: HiddenLocks;
+  /** What objects have to do when the session is just to be ended: do it. */
+  end(): void;
   /** Close our duplicates. */
   release(): void;
 }
@@ -78,7 +80,15 @@ export function collectFiles(
     finder.discover();
     const hiddenLocks = findHiddenLocks(view, spaces, finder.locks);
     const records = dumpObjects(files, finder.context);
-    return { records: [...records, ...tableRecords, ...finder.locks.records()], hiddenLocks, release };
+    const { endings } = finder;
+    return {
+      records: [...records, ...tableRecords, ...finder.locks.records()],
+      hiddenLocks,
+      end: () => {
+        for (const ending of endings) runEnding(ending, tables);
+      },
+      release,
+    };
   } catch (cause) {
     release();
     throw cause;
@@ -99,9 +109,28 @@ function openOwner({ pid, thread }: TableOwner): number {
   }
 }
 
+/** Something to be done to an open file before its session is ended. */
+interface Ending {
+  pid: number;
+  fd: number;
+  body: (local: number) => void;
+}
+
+function runEnding({ pid, fd, body }: Ending, tables: readonly TableOwner[]): void {
+  const pidfd = openOwner(tables.find((table) => table.pid === pid)!);
+  const local = Number(native().syscall(SYS.pidfd_getfd, pidfd, fd, 0));
+  closeLocal(pidfd);
+  try {
+    body(local);
+  } finally {
+    closeLocal(local);
+  }
+}
+
 /** Every open file of the session, once: those with descriptors, and those that only a socket's queue holds. */
 class FileFinder {
   readonly locks = new LockCollector();
+  readonly endings: Ending[] = [];
   readonly context: DumpContext;
   readonly #files: OpenFile[];
   readonly #shared = new SharedFiles<OpenFile>();
@@ -111,7 +140,7 @@ class FileFinder {
   constructor(view: SessionView, files: OpenFile[], putOff: number, carriers: Carriers) {
     this.#files = files;
     const adopt = (local: number, through: OpenFile) => this.#adopt(local, through);
-    this.context = makeContext(view, files, this.#byDescriptor, adopt, putOff, carriers);
+    this.context = makeContext(view, files, this.#byDescriptor, adopt, putOff, carriers, this.endings);
   }
 
   /** The open file of a descriptor, of which `local` is our duplicate. */
@@ -185,6 +214,7 @@ function makeContext(
   adopt: DumpContext['adopt'],
   putOff: number,
   carriers: Carriers,
+  endings: Ending[],
 ): DumpContext {
   // Asked for when all files are known.
   let nextId: number | undefined;
@@ -208,6 +238,10 @@ function makeContext(
     loss: (sentence) => view.losses.push(sentence),
     refuse(file, why, hint) {
       throw new PodError('cannot-checkpoint', `${describeHolder(file)}: ${why}`, hint);
+    },
+    beforeEnd(file, body) {
+      // What is only on its way through a socket ends with that.
+      if (!file.inFlight) endings.push({ pid: file.pid, fd: file.fd, body });
     },
     putOff,
     notNow(file, why, hint) {

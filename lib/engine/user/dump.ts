@@ -71,6 +71,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
       losses: view.losses,
       thaw: () => freezer.thaw(),
       kill: () => {
+        collected.end();
         for (const process of frozen) {
           if (!process.zombie) killProcess(process.pid);
         }
@@ -115,6 +116,8 @@ interface Collected {
   tree: Records['tree']['processes'];
   records: OutRecord[];
   pages: PageSource[];
+  /** Just before the session is ended. */
+  end: () => void;
 }
 
 function collect(target: DumpTarget, view: SessionView, putOff: number, carriers: Carriers): Collected {
@@ -186,7 +189,14 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
   view.finish();
   for (const space of spaces) memory.add(space.id, space.pid, space.asked);
   const { records, pages } = memory.finish();
-  return { names, clocks, tree, records: [...records, ...files.records, ...shared, ...tasks], pages };
+  return {
+    names,
+    clocks,
+    tree,
+    records: [...records, ...files.records, ...shared, ...tasks],
+    pages,
+    end: files.end,
+  };
 }
 
 /** System V IPC; `own`: the session has a namespace of its own for it. */

@@ -35,7 +35,7 @@ export class FilesCheck {
   /** They are made when all tasks are there, too late to be sent anywhere. */
   readonly #pidfds = new Set<number>();
   readonly #containers = new Map<number, Container>();
-  /** Stream sockets that wait for their other end: id of the peer → id of the socket that names it. */
+  /** Unix streams and TCP connections that wait for their other end: id of the peer → id of the socket that names it. */
   readonly #peers = new Map<number, number>();
   /** What may be named before it comes: by datagram sockets, queues, listeners and those that wait for them. */
   readonly #later = new Map<number, string>();
@@ -87,6 +87,9 @@ export class FilesCheck {
       case 'unix-socket':
         this.#socket(name, file.record);
         break;
+      case 'inet-socket':
+        this.#inetSocket(name, file.record);
+        break;
     }
     this.#ids.define(id);
   }
@@ -98,6 +101,7 @@ export class FilesCheck {
     const behind = (container.file ? (record.offset ?? 0n) : container.used) + BigInt(length);
     if (behind > container.limit)
       throw damaged(`open file ${record.file} has ${behind} bytes of content, more than it holds`);
+    checkAddress(record.source, undefined, `content of open file ${record.file}: source`);
     // The socket that a message came from may come later.
     if (record.sender !== undefined && !this.#ids.has(record.sender))
       this.#later.set(record.sender, `content of open file ${record.file}`);
@@ -189,8 +193,7 @@ export class FilesCheck {
   /** All objects came. `carriers` are the ids that areas named before. */
   end(carriers: Iterable<number>): void {
     for (const id of carriers) this.#ids.require(id, 'an area');
-    for (const [peer, id] of this.#peers)
-      throw damaged(`unix-socket ${id} is connected to ${peer}, which is not`);
+    for (const [peer, id] of this.#peers) throw damaged(`socket ${id} is connected to ${peer}, which is not`);
     for (const [id, name] of this.#later) this.#ids.require(id, name);
   }
 
@@ -235,12 +238,58 @@ export class FilesCheck {
       this.#later.set(peer, name);
       return;
     }
+    this.#pair(name, id, peer);
+  }
+
+  /** Two ends name each other. */
+  #pair(name: string, id: number, peer: number): void {
     const waiting = this.#peers.get(id);
     if (waiting === peer) this.#peers.delete(id);
     else if (waiting !== undefined || this.#ids.has(peer) || this.#peers.has(peer))
       throw damaged(`${name} is connected to ${peer}, which is connected to another`);
     else this.#peers.set(peer, id);
   }
+
+  #inetSocket(name: string, record: Records['inet-socket']): void {
+    const { id, peer, type, state } = record;
+    if (type === 'udp' && state !== 'unconnected' && state !== 'connected')
+      throw damaged(`${name} is a UDP socket that is ${state}`);
+    for (const [what, address] of Object.entries({ own: record.address, peer: record.peerAddress }))
+      checkAddress(address, record.family, `${name}: ${what} address`);
+    for (const { address } of record.groups ?? []) checkAddress(address, undefined, `${name}: group`);
+    if (type === 'tcp') {
+      if (state === 'listening' || state === 'connected') requireAddress(record.address, name, 'own');
+      if (state === 'connected' || state === 'connecting' || state === 'waiting')
+        requireAddress(record.peerAddress, name, "its peer's");
+      if ((peer === undefined) !== (state !== 'connected' || record.peerClosed === true))
+        throw damaged(`${name} is ${state} and has ${peer === undefined ? 'no other' : 'another'} end`);
+    } else if (peer !== undefined || (state === 'connected' && record.peerAddress === undefined))
+      throw damaged(`${name} is a UDP socket with another end`);
+    if (type === 'udp' || state === 'connected' || state === 'closed' || state === 'reset')
+      this.#containers.set(id, { limit: BigInt(bounds.socketQueue), used: 0n, file: false });
+    if (peer === undefined) return;
+    if (peer === id) throw damaged(`${name} is connected to itself`);
+    this.#pair(name, id, peer);
+  }
+}
+
+const families = { ipv4: { number: 2, length: 16 }, ipv6: { number: 10, length: 28 } } as const;
+
+/** struct sockaddr_in or sockaddr_in6; `family` when it must be a certain one. */
+function checkAddress(
+  address: Uint8Array | undefined,
+  family: keyof typeof families | undefined,
+  name: string,
+): void {
+  if (!address) return;
+  const wanted = family === undefined ? Object.values(families) : [families[family]];
+  const found = address[0]! + 256 * address[1]!;
+  if (!wanted.some(({ number, length }) => address.length === length && found === number))
+    throw damaged(`${name} has ${address.length} bytes of family ${found}`);
+}
+
+function requireAddress(address: Uint8Array | undefined, name: string, whose: string): void {
+  if (!address) throw damaged(`${name} lacks ${whose} address`);
 }
 
 /** sun_path: a relative one is allowed (it is relative to where the program was), '..' is not. */

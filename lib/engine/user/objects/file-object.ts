@@ -63,6 +63,11 @@ export interface DumpContext {
   carry(file: OpenFile, path: string): number;
   /** Say that restart will not bring this back, in one sentence. */
   loss(sentence: string): void;
+  /**
+   * When the image is safe and the session is just to be ended: do something to the open file, of which `local` is our
+   * descriptor.
+   */
+  beforeEnd(file: OpenFile, body: (local: number) => void): void;
   /** How often this dump was put off by notNow() already. */
   readonly putOff: number;
   /** The same as refuse(), for a state that will pass: the dump lets the session go on a moment, and tries again. */

@@ -4,6 +4,7 @@ import { directory } from './directory.ts';
 import { epoll } from './epoll.ts';
 import { eventfd } from './eventfd.ts';
 import type { FileObject } from './file-object.ts';
+import { inetSocket } from './inet-socket.ts';
 import { inotify } from './inotify.ts';
 import { pidfd } from './pidfd.ts';
 import { pipe } from './pipe.ts';
@@ -28,6 +29,7 @@ export const fileObjects: readonly FileObject[] = [
   pidfd,
   inotify,
   unixSocket,
+  inetSocket,
   epoll,
   unknown,
 ];

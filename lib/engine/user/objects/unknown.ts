@@ -1,7 +1,5 @@
 /** Last in the list: says of everything no other object knows what it is, why it stays, and what helps. */
 
-import { native } from '../../../../native/index.ts';
-import { SYS } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile } from './file-object.ts';
 import { socketOption } from './local-calls.ts';
 
@@ -9,6 +7,8 @@ type Refusal = readonly [why: string, hint: string];
 
 const SO_DOMAIN = 39;
 const SO_TYPE = 3;
+const SO_PROTOCOL = 38;
+const raw = 3;
 
 /** By the name the kernel gives what has none: `anon_inode:[NAME]`. */
 const anonymous: Record<string, Refusal> = {
@@ -55,8 +55,6 @@ const anonymous: Record<string, Refusal> = {
 
 /** By address family: socket(2). */
 const families: Record<number, readonly [name: string, hint: string]> = {
-  2: ['an internet socket', 'let the program close its connections first; they can not be saved yet'],
-  10: ['an internet socket (IPv6)', 'let the program close its connections first; they can not be saved yet'],
   16: ['a netlink socket, which talks to the kernel of this computer', 'let the program close it first'],
   17: ['a packet socket, which listens on the network of this computer', 'let the program close it first'],
   29: ['a CAN bus socket', 'let the program close it first'],
@@ -66,33 +64,36 @@ const families: Record<number, readonly [name: string, hint: string]> = {
   44: ['an express data path socket (AF_XDP)', 'let the program close it first'],
 };
 
-function describeInternet(file: OpenFile): string {
-  const stream = socketOption(file.local, SO_TYPE) === 1;
-  const room = new Uint8Array(32);
-  const length = new Uint8Array(new Int32Array([room.length]).buffer);
-  try {
-    native().syscall(SYS.getsockname, file.local, room, length);
-  } catch {
-    return stream ? 'a TCP socket' : 'a UDP socket';
-  }
-  const port = new DataView(room.buffer).getUint16(2, false);
-  return `${stream ? 'a TCP' : 'a UDP'} socket${port === 0 ? '' : ` (local port ${port})`}`;
-}
+/** Those that programs use, beside TCP and UDP: IPPROTO_*. */
+const internetProtocols: Record<number, string> = {
+  1: 'a ping (ICMP)',
+  58: 'a ping (ICMPv6)',
+  132: 'an SCTP',
+  136: 'a UDP-Lite',
+  262: 'a multipath TCP',
+};
 
 function refuseSocket(file: OpenFile, context: DumpContext): never {
   const domain = socketOption(file.local, SO_DOMAIN);
+  if (domain === 2 || domain === 10) {
+    const protocol = socketOption(file.local, SO_PROTOCOL);
+    return context.refuse(
+      file,
+      `it is ${socketOption(file.local, SO_TYPE) === raw ? 'a raw' : (internetProtocols[protocol] ?? 'a')} socket of IP protocol ${protocol}`,
+      'let the program close it first',
+    );
+  }
   const [name, hint] = families[domain] ?? [
     `a socket of address family ${domain}`,
     'let the program close it first',
   ];
-  const inet = domain === 2 || domain === 10;
-  return context.refuse(file, `it is ${inet ? describeInternet(file) : name}`, hint);
+  return context.refuse(file, `it is ${name}`, hint);
 }
 
 export const unknown: FileObject = {
   records: [],
   coverage:
-    'refused, each with what to do: internet, netlink, packet and other sockets, io_uring, userfaultfd, fanotify, BPF, perf, KVM, and whatever else is not listed here',
+    'refused, each with what to do: ping, SCTP, multipath TCP, netlink, packet and other sockets, io_uring, userfaultfd, fanotify, BPF, perf, KVM, and whatever else is not listed here',
 
   matches: () => true,
 

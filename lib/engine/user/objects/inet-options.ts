@@ -1,0 +1,246 @@
+/**
+ * Options of internet sockets: setsockopt(2). What differs from a new socket's is saved as the kernel says it; of what
+ * a stream names, only what stands in this list is ever set.
+ */
+import { native } from '../../../../native/index.ts';
+import type { Records } from '../../../image/record.ts';
+import { SYS } from '../abi.ts';
+import type { RestoreContext } from './file-object.ts';
+import { AF_INET6 } from './inet-address.ts';
+import { codeOf } from './local-calls.ts';
+
+export const SOL = { ip: 0, socket: 1, tcp: 6, udp: 17, ipv6: 41 } as const;
+export const SO = {
+  reuseaddr: 2,
+  sndbuf: 7,
+  rcvbuf: 8,
+  linger: 13,
+  rcvlowat: 18,
+  sndbufforce: 32,
+  rcvbufforce: 33,
+  peekOff: 42,
+  bufLock: 72,
+} as const;
+export const IP_FREEBIND = 15;
+export const TCP_INFO = 11;
+
+type Option = Readonly<{
+  level: number;
+  option: number;
+  /** Behind everything that fills, binds and connects. */
+  late?: true;
+  /** Says something else once it is connected. */
+  idleOnly?: true;
+  /** Without meaning for TCP, which says something all the same and lets nobody set it. */
+  udpOnly?: true;
+}>;
+
+const list = (level: number, ...options: number[]): Option[] => options.map((option) => ({ level, option }));
+const late = (level: number, ...options: number[]): Option[] =>
+  options.map((option) => ({ level, option, late: true }));
+const idle = (level: number, ...options: number[]): Option[] =>
+  options.map((option) => ({ level, option, idleOnly: true }));
+
+const udp = (level: number, ...options: number[]): Option[] =>
+  options.map((option) => ({ level, option, udpOnly: true }));
+
+/** In the order in which they are set. TOS sets the priority too, so it comes before it. */
+const options: readonly Option[] = [
+  // TOS TTL RECVOPTS RETOPTS PKTINFO MTU_DISCOVER RECVERR RECVTTL RECVTOS TRANSPARENT RECVORIGDSTADDR MINTTL
+  // BIND_ADDRESS_NO_PORT RECVFRAGSIZE RECVERR_RFC4884 UNICAST_IF LOCAL_PORT_RANGE
+  ...list(SOL.ip, 1, 2, 6, 7, 8, 10, 11, 12, 13, 19, 20, 21, 24, 25, 26, 50, 51),
+  // MULTICAST_IF _TTL _LOOP _ALL
+  ...udp(SOL.ip, 32, 33, 34, 49),
+  // UNICAST_HOPS MTU_DISCOVER RECVERR V6ONLY RECVERR_RFC4884 RECVPKTINFO RECVHOPLIMIT RECVRTHDR RECVHOPOPTS
+  // RECVDSTOPTS RECVPATHMTU DONTFRAG RECVTCLASS TCLASS AUTOFLOWLABEL ADDR_PREFERENCES MINHOPCOUNT RECVORIGDSTADDR
+  // TRANSPARENT UNICAST_IF RECVFRAGSIZE
+  ...list(SOL.ipv6, 16, 23, 25, 26, 31, 49, 51, 56, 53, 58, 60, 62, 66, 67, 70),
+  // MULTICAST_IF _HOPS _LOOP _ALL
+  ...udp(SOL.ipv6, 17, 18, 19, 29),
+  ...list(SOL.ipv6, 72, 73, 74, 75, 76, 77),
+  // DONTROUTE BROADCAST KEEPALIVE OOBINLINE NO_CHECK PRIORITY REUSEPORT RCVTIMEO SNDTIMEO BINDTODEVICE TIMESTAMP
+  // TIMESTAMPNS MARK TIMESTAMPING RXQ_OVFL SELECT_ERR_QUEUE BUSY_POLL MAX_PACING_RATE ZEROCOPY PREFER_BUSY_POLL
+  // BUSY_POLL_BUDGET TXREHASH RCVMARK
+  ...list(SOL.socket, 5, 6, 9, 10, 11, 12, 15, 20, 21, 25, 29, 35, 36, 37, 40, 45, 46, 47, 60),
+  ...list(SOL.socket, 69, 70, 74, 75),
+  // MAXSEG WINDOW_CLAMP FASTOPEN FASTOPEN_CONNECT
+  ...idle(SOL.tcp, 2, 10, 23, 30),
+  // NODELAY KEEPIDLE KEEPINTVL KEEPCNT SYNCNT LINGER2 CONGESTION THIN_LINEAR_TIMEOUTS THIN_DUPACK
+  // USER_TIMEOUT NOTSENT_LOWAT SAVE_SYN FASTOPEN_NO_COOKIE INQ TX_DELAY
+  ...list(SOL.tcp, 1, 4, 5, 6, 7, 8, 13, 16, 17, 18, 25, 27, 34, 36, 37),
+  // SEGMENT GRO NO_CHECK6_TX NO_CHECK6_RX
+  ...list(SOL.udp, 103, 104, 101, 102),
+  // CORK DEFER_ACCEPT: what is filled in and who connects must not wait.
+  ...late(SOL.tcp, 3, 9),
+  ...late(SOL.socket, SO.rcvlowat, SO.linger, SO.peekOff),
+  ...late(SOL.ip, IP_FREEBIND),
+  ...late(SOL.socket, SO.reuseaddr),
+];
+
+/** Buffers have a rule of their own: a size that the kernel chose must not become one that somebody has set. */
+const buffers = [
+  { option: SO.sndbuf, force: SO.sndbufforce, lock: 1 },
+  { option: SO.rcvbuf, force: SO.rcvbufforce, lock: 2 },
+] as const;
+
+const datagram = 2;
+
+type SavedOption = NonNullable<Records['inet-socket']['options']>[number];
+
+const longest = 64;
+
+/** getsockopt(2); undefined when this socket has no such option. */
+export function getOption(
+  local: number,
+  level: number,
+  option: number,
+  room = longest,
+): Uint8Array | undefined {
+  const bytes = new Uint8Array(room);
+  const size = new Uint8Array(new Int32Array([room]).buffer);
+  try {
+    native().syscall(SYS.getsockopt, local, level, option, bytes, size);
+  } catch {
+    return undefined;
+  }
+  return bytes.slice(0, new DataView(size.buffer).getInt32(0, true));
+}
+
+/** What getsockopt(2) without room says of the size; undefined when it fails. */
+export function optionSize(local: number, level: number, option: number): number | undefined {
+  const size = new Uint8Array(4);
+  try {
+    native().syscall(SYS.getsockopt, local, level, option, null, size);
+  } catch {
+    return undefined;
+  }
+  return new DataView(size.buffer).getInt32(0, true);
+}
+
+export function setOption(local: number, level: number, option: number, value: Uint8Array | number): void {
+  const bytes = typeof value === 'number' ? new Uint8Array(new Int32Array([value]).buffer) : value;
+  native().syscall(SYS.setsockopt, local, level, option, bytes, bytes.length);
+}
+
+export function numberOption(local: number, level: number, option: number): number | undefined {
+  const value = getOption(local, level, option);
+  return value && value.length >= 4
+    ? new DataView(value.buffer, value.byteOffset).getInt32(0, true)
+    : undefined;
+}
+
+export interface Kind {
+  /** AF_INET or AF_INET6. */
+  family: number;
+  /** SOCK_STREAM 1, SOCK_DGRAM 2. */
+  type: number;
+}
+
+function withFresh<Result>({ family, type }: Kind, body: (fresh: number) => Result): Result {
+  const fresh = Number(native().syscall(SYS.socket, family, type | 0o2000000, 0));
+  try {
+    return body(fresh);
+  } finally {
+    native().syscall(SYS.close, fresh);
+  }
+}
+
+/** What was set. `connected`: a TCP connection, of which some say something else. */
+export function readOptions(local: number, kind: Kind, connected: boolean): SavedOption[] {
+  return withFresh(kind, (fresh) => {
+    const saved: SavedOption[] = [];
+    const take = (level: number, option: number) => {
+      const value = getOption(local, level, option);
+      if (value === undefined) return;
+      const usual = getOption(fresh, level, option);
+      if (usual === undefined || !Buffer.from(value).equals(usual)) saved.push({ level, option, value });
+    };
+    for (const { level, option, idleOnly, udpOnly } of options) {
+      if ((idleOnly && connected) || (udpOnly && kind.type !== datagram)) continue;
+      take(level, option);
+    }
+    const locks = numberOption(local, SOL.socket, SO.bufLock);
+    for (const { option, lock } of buffers) {
+      // Before Linux 5.14 nobody tells who chose the size; that of a connection is most likely the kernel's.
+      if (locks === undefined ? !connected : (locks & lock) !== 0) {
+        const value = getOption(local, SOL.socket, option);
+        if (
+          value &&
+          (locks !== undefined || !Buffer.from(value).equals(getOption(fresh, SOL.socket, option)!))
+        )
+          saved.push({ level: SOL.socket, option, value });
+      }
+    }
+    return saved;
+  });
+}
+
+/** Set what was saved: what comes before bind(2), or what comes last of all. */
+export function applyOptions(
+  local: number,
+  record: Records['inet-socket'],
+  when: 'early' | 'late',
+  context: RestoreContext,
+): void {
+  const saved = record.options ?? [];
+  const unknown = when === 'early' ? saved.find((each) => !isKnown(each)) : undefined;
+  if (unknown)
+    context.warn(
+      `option ${unknown.option} of level ${unknown.level} of a socket is unknown to this podstream`,
+    );
+  for (const { level, option, late } of options) {
+    if ((when === 'late') !== (late === true)) continue;
+    const found = saved.find((each) => each.level === level && each.option === option);
+    if (found) apply(local, found, context);
+  }
+  // Those of a connection would be in the way of what is queued.
+  const connected = record.type === 'tcp' && record.state !== 'listening' && record.state !== 'unconnected';
+  if ((when === 'late') === connected) {
+    for (const { option, force } of buffers) {
+      const found = saved.find((each) => each.level === SOL.socket && each.option === option);
+      if (found && found.value.length >= 4) applyBuffer(local, option, force, found.value, context);
+    }
+  }
+}
+
+const isKnown = ({ level, option }: SavedOption): boolean =>
+  options.some((each) => each.level === level && each.option === option) ||
+  (level === SOL.socket && buffers.some((each) => each.option === option));
+
+function apply(local: number, { level, option, value }: SavedOption, context: RestoreContext): void {
+  try {
+    setOption(local, level, option, value);
+  } catch (cause) {
+    context.warn(`option ${option} of level ${level} of a socket can't be set here (${codeOf(cause)})`);
+  }
+}
+
+/** The kernel doubles what it is told. */
+function applyBuffer(
+  local: number,
+  option: number,
+  force: number,
+  value: Uint8Array,
+  context: RestoreContext,
+): void {
+  const wanted = new DataView(value.buffer, value.byteOffset).getInt32(0, true);
+  const half = Math.min(wanted >>> 1, 0x3fffffff);
+  try {
+    setOption(local, SOL.socket, force, half);
+  } catch (cause) {
+    if (codeOf(cause) !== 'EPERM') throw cause;
+    setOption(local, SOL.socket, option, half);
+    if (numberOption(local, SOL.socket, option)! < wanted)
+      context.warn(`a socket gets a buffer smaller than ${wanted} bytes (net.core.rmem_max, wmem_max)`);
+  }
+}
+
+/** Let a port be bound beside connections that have it, or still end. Taken back when all are bound. */
+export function allowBind(local: number): void {
+  setOption(local, SOL.socket, SO.reuseaddr, 1);
+}
+
+export const kindOf = (record: Records['inet-socket']): Kind => ({
+  family: record.family === 'ipv4' ? 2 : AF_INET6,
+  type: record.type === 'tcp' ? 1 : 2,
+});
