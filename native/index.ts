@@ -82,6 +82,8 @@ export interface Native {
   // memory of another process
   /** process_vm_readv of one range, all of it (throws EFAULT otherwise); falls back to /proc/PID/mem for PROT_NONE. */
   readMemory(pid: number, address: bigint, target: Uint8Array): void;
+  /** The same for whole pages, which the process goes on sharing with whom it shares them since a fork. */
+  readPages(pid: number, pagemap: number, address: bigint, target: Uint8Array): void;
   writeMemory(pid: number, address: bigint, source: Uint8Array): void;
   /**
    * Page ranges worth saving in [start, end): present or swapped, and not the zero page; with `privateOnly`
@@ -89,6 +91,18 @@ export interface Native {
    * before 6.7. `pagemap` is an open descriptor of /proc/PID/pagemap.
    */
   scanPages(pagemap: number, start: bigint, end: bigint, privateOnly: boolean): BigUint64Array;
+  /**
+   * Of [start, end): private pages that two stopped processes do not share since a fork. Told by page frames, or,
+   * where these are not to be known, by contents. `pagemap`s are open descriptors of /proc/PID/pagemap.
+   */
+  differingPages(
+    pid: number,
+    pagemap: number,
+    otherPid: number,
+    otherPagemap: number,
+    start: bigint,
+    end: bigint,
+  ): BigUint64Array;
   /** Runs of pages that are not all zero: pairs of first page, page behind. */
   nonZeroRuns(bytes: Uint8Array, pageSize: number): Uint32Array;
 

@@ -1,5 +1,6 @@
 /*
- * Bulk memory of another process: read, write, which pages are worth saving, which of them are zero.
+ * Bulk memory of another process: read, write, which pages are worth saving, which of them are zero, and which are
+ * not the same in two processes.
  */
 #include "addon.h"
 
@@ -37,17 +38,11 @@ static int through_mem(pid_t pid, uint64_t address, uint8_t *bytes, size_t lengt
 	return error;
 }
 
-static napi_value move_memory(napi_env env, napi_callback_info info, bool write)
+/* Quickly; what can't be had so through /proc/PID/mem. Names the call that failed. */
+static int move_range(pid_t pid, uint64_t address, uint8_t *bytes, size_t length, bool write, const char **call)
 {
-	struct arguments arguments = get_arguments(env, info);
-	pid_t pid = integer_argument(&arguments, 0);
-	uint64_t address = word_argument(&arguments, 1);
-	size_t length, done = 0;
-	uint8_t *bytes = bytes_argument(&arguments, 2, &length);
-	int error;
+	size_t done = 0;
 
-	if (is_throwing(env))
-		return NULL;
 	while (done < length) {
 		struct iovec local = { .iov_base = bytes + done, .iov_len = length - done };
 		struct iovec remote = { .iov_base = (void *)(address + done), .iov_len = length - done };
@@ -58,14 +53,29 @@ static napi_value move_memory(napi_env env, napi_callback_info info, bool write)
 			done += moved;
 			continue;
 		}
+		*call = write ? "process_vm_writev" : "process_vm_readv";
 		if (moved < 0 && errno != EFAULT)
-			return throw_errno(env, errno, write ? "process_vm_writev" : "process_vm_readv");
-		error = through_mem(pid, address + done, bytes + done, length - done, write);
-		if (error)
-			return throw_errno(env, error, write ? "write /proc/PID/mem" : "read /proc/PID/mem");
-		break;
+			return errno;
+		*call = write ? "write /proc/PID/mem" : "read /proc/PID/mem";
+		return through_mem(pid, address + done, bytes + done, length - done, write);
 	}
-	return NULL;
+	return 0;
+}
+
+static napi_value move_memory(napi_env env, napi_callback_info info, bool write)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t pid = integer_argument(&arguments, 0);
+	uint64_t address = word_argument(&arguments, 1);
+	size_t length;
+	uint8_t *bytes = bytes_argument(&arguments, 2, &length);
+	const char *call;
+	int error;
+
+	if (is_throwing(env))
+		return NULL;
+	error = move_range(pid, address, bytes, length, write, &call);
+	return error ? throw_errno(env, error, call) : NULL;
 }
 
 static napi_value read_memory(napi_env env, napi_callback_info info)
@@ -102,6 +112,24 @@ static bool add_range(struct ranges *ranges, uint64_t start, uint64_t end)
 	ranges->word[ranges->count++] = start;
 	ranges->word[ranges->count++] = end;
 	return true;
+}
+
+/* As a BigUint64Array, and free; or throw. */
+static napi_value give_ranges(napi_env env, struct ranges *ranges, int error, const char *what)
+{
+	napi_value buffer, array = NULL;
+	void *target;
+
+	if (error) {
+		throw_errno(env, error, what);
+	} else {
+		napi_create_arraybuffer(env, ranges->count * 8, &target, &buffer);
+		if (ranges->count)
+			memcpy(target, ranges->word, ranges->count * 8);
+		napi_create_typedarray(env, napi_biguint64_array, ranges->count, buffer, 0, &array);
+	}
+	free(ranges->word);
+	return array;
 }
 
 /* PAGEMAP_SCAN (Linux 6.7), Documentation/admin-guide/mm/pagemap.rst. */
@@ -185,8 +213,6 @@ static napi_value scan_pages(napi_env env, napi_callback_info info)
 	uint64_t end = word_argument(&arguments, 2);
 	struct ranges ranges = { 0 };
 	bool private_only = false;
-	napi_value buffer, array;
-	void *target;
 	int error;
 
 	napi_get_value_bool(env, arguments.value[3], &private_only);
@@ -197,16 +223,164 @@ static napi_value scan_pages(napi_env env, napi_callback_info info)
 		ranges.count = 0;
 		error = scan_by_read(pagemap, start, end, private_only, &ranges);
 	}
-	if (error) {
-		free(ranges.word);
-		return throw_errno(env, error, "page scan");
+	return give_ranges(env, &ranges, error, "page scan");
+}
+
+#define ENTRY_ALONE (1ULL << 56)
+/* Page frame, or place in swap; zero where the reader may not know it. */
+#define ENTRY_PLACE ((1ULL << 55) - 1)
+
+enum likeness { SAME, DIFFERENT, UNKNOWN };
+
+static bool is_own(uint64_t entry)
+{
+	return (entry & (ENTRY_PRESENT | ENTRY_SWAPPED)) && !(entry & ENTRY_FILE);
+}
+
+/* Pages that never were one after a fork are not the same, whatever is in them. */
+static enum likeness compare_entries(uint64_t a, uint64_t b)
+{
+	if (!is_own(a) && !is_own(b))
+		return SAME;
+	if (!is_own(a) || !is_own(b))
+		return DIFFERENT;
+	if ((a & ENTRY_PLACE) && (b & ENTRY_PLACE))
+		return (a & (ENTRY_PLACE | ENTRY_SWAPPED)) == (b & (ENTRY_PLACE | ENTRY_SWAPPED)) ? SAME : DIFFERENT;
+	return (a | b) & ENTRY_ALONE ? DIFFERENT : UNKNOWN;
+}
+
+/*
+ * process_vm_readv pins what it reads, and to be pinned a page must belong to one process alone: the kernel would
+ * give the process a copy of each page that it shares since a fork. /proc/PID/mem leaves them shared, but is slower.
+ */
+static bool may_be_pinned(uint64_t entry)
+{
+	return !is_own(entry) || ((entry & ENTRY_PRESENT) && (entry & ENTRY_ALONE));
+}
+
+static int read_sharing(pid_t pid, int pagemap, uint64_t address, uint8_t *bytes, size_t length, const char **call)
+{
+	static uint64_t entry[ENTRIES];
+
+	for (size_t done = 0; done < length;) {
+		size_t pages = (length - done) / PAGE < ENTRIES ? (length - done) / PAGE : ENTRIES;
+		ssize_t got = pread(pagemap, entry, pages * 8, (address + done) / PAGE * 8);
+
+		*call = "read /proc/PID/pagemap";
+		if (got != (ssize_t)(pages * 8))
+			return got < 0 ? errno : EIO;
+		for (size_t i = 0; i < pages;) {
+			bool pin = may_be_pinned(entry[i]);
+			size_t first = i++;
+			int error;
+
+			while (i < pages && may_be_pinned(entry[i]) == pin)
+				i++;
+			*call = "read /proc/PID/mem";
+			if (pin)
+				error = move_range(pid, address + done, bytes + done, (i - first) * PAGE, false, call);
+			else
+				error = through_mem(pid, address + done, bytes + done, (i - first) * PAGE, false);
+			if (error)
+				return error;
+			done += (i - first) * PAGE;
+		}
 	}
-	napi_create_arraybuffer(env, ranges.count * 8, &target, &buffer);
-	if (ranges.count)
-		memcpy(target, ranges.word, ranges.count * 8);
-	free(ranges.word);
-	napi_create_typedarray(env, napi_biguint64_array, ranges.count, buffer, 0, &array);
-	return array;
+	return 0;
+}
+
+static napi_value read_pages(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	pid_t pid = integer_argument(&arguments, 0);
+	int pagemap = integer_argument(&arguments, 1);
+	uint64_t address = word_argument(&arguments, 2);
+	size_t length;
+	uint8_t *bytes = bytes_argument(&arguments, 3, &length);
+	const char *call;
+	int error;
+
+	if (is_throwing(env))
+		return NULL;
+	if (address % PAGE || length % PAGE)
+		return throw_errno(env, EINVAL, "readPages");
+	error = read_sharing(pid, pagemap, address, bytes, length, &call);
+	return error ? throw_errno(env, error, call) : NULL;
+}
+
+#define COMPARED 64
+
+/* A run of pages that only their contents can tell apart. */
+static int compare_contents(const pid_t pid[2], uint64_t at, uint64_t end, struct ranges *ranges)
+{
+	static uint8_t bytes[2][COMPARED * PAGE];
+
+	while (at < end) {
+		size_t length = end - at < sizeof(bytes[0]) ? end - at : sizeof(bytes[0]);
+
+		for (int i = 0; i < 2; i++) {
+			int error = through_mem(pid[i], at, bytes[i], length, false);
+
+			if (error)
+				return error;
+		}
+		for (size_t offset = 0; offset < length; offset += PAGE)
+			if (memcmp(bytes[0] + offset, bytes[1] + offset, PAGE) &&
+			    !add_range(ranges, at + offset, at + offset + PAGE))
+				return ENOMEM;
+		at += length;
+	}
+	return 0;
+}
+
+static int find_differing(const pid_t pid[2], const int pagemap[2], uint64_t start, uint64_t end,
+			  struct ranges *ranges)
+{
+	static uint64_t entry[2][ENTRIES];
+
+	for (uint64_t at = start; at < end;) {
+		size_t pages = (end - at) / PAGE < ENTRIES ? (end - at) / PAGE : ENTRIES;
+
+		for (int i = 0; i < 2; i++) {
+			ssize_t length = pread(pagemap[i], entry[i], pages * 8, at / PAGE * 8);
+
+			if (length != (ssize_t)(pages * 8))
+				return length < 0 ? errno : EIO;
+		}
+		for (size_t i = 0; i < pages;) {
+			enum likeness found = compare_entries(entry[0][i], entry[1][i]);
+			size_t first = i++;
+
+			while (i < pages && compare_entries(entry[0][i], entry[1][i]) == found)
+				i++;
+			if (found == DIFFERENT && !add_range(ranges, at + first * PAGE, at + i * PAGE))
+				return ENOMEM;
+			if (found == UNKNOWN) {
+				int error = compare_contents(pid, at + first * PAGE, at + i * PAGE, ranges);
+
+				if (error)
+					return error;
+			}
+		}
+		at += pages * PAGE;
+	}
+	return 0;
+}
+
+static napi_value differing_pages(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	const pid_t pid[2] = { integer_argument(&arguments, 0), integer_argument(&arguments, 2) };
+	const int pagemap[2] = { integer_argument(&arguments, 1), integer_argument(&arguments, 3) };
+	uint64_t start = word_argument(&arguments, 4);
+	uint64_t end = word_argument(&arguments, 5);
+	struct ranges ranges = { 0 };
+	int error;
+
+	if (is_throwing(env))
+		return NULL;
+	error = find_differing(pid, pagemap, start, end, &ranges);
+	return give_ranges(env, &ranges, error, "page comparison");
 }
 
 /* Most pages that are not zero show it in their first words; a zero page is read whole, at memory speed. */
@@ -259,6 +433,8 @@ void export_memory(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "readMemory", read_memory);
 	export_function(env, exports, "writeMemory", write_memory);
+	export_function(env, exports, "readPages", read_pages);
 	export_function(env, exports, "scanPages", scan_pages);
+	export_function(env, exports, "differingPages", differing_pages);
 	export_function(env, exports, "nonZeroRuns", non_zero_runs);
 }

@@ -9,6 +9,7 @@ import type { Frame } from '../stream/frame.ts';
 import { kindName, kinds } from '../stream/kind.ts';
 import { damaged } from './check/fault.ts';
 import { FilesCheck, isOpenFile } from './check/files.ts';
+import { InheritanceCheck } from './check/inheritance.ts';
 import { MemoryCheck } from './check/memory.ts';
 import { TreeCheck } from './check/tree.ts';
 import { type OpenFileKind, type Section, sectionOf, sections } from './model.ts';
@@ -18,6 +19,7 @@ interface Parts {
   memory: MemoryCheck;
   files: FilesCheck;
   tree: TreeCheck;
+  inheritance: InheritanceCheck;
 }
 
 /**
@@ -47,6 +49,7 @@ export class ReferenceChecker {
         memory: new MemoryCheck(hello),
         files: new FilesCheck(),
         tree: new TreeCheck(hello.semantics),
+        inheritance: new InheritanceCheck(),
       };
       return;
     }
@@ -78,20 +81,25 @@ export class ReferenceChecker {
       sections.indexOf(from) <= sections.indexOf(section) && sections.indexOf(section) < sections.indexOf(to);
     if (passes('tree')) parts.tree.treeEnd();
     if (passes('objects')) parts.files.end(parts.memory.carriers);
-    if (passes('tasks')) parts.tree.end();
+    if (!passes('tasks')) return;
+    parts.tree.end();
+    parts.inheritance.end((mm) => parts.memory.baseOf(mm));
   }
 
   #take(parts: Parts, frame: Frame): void {
-    const { memory, files, tree } = parts;
+    const { memory, files, tree, inheritance } = parts;
     switch (frame.kind) {
       case kinds.pod:
         memory.pod(readRecord('pod', frame));
         this.#pods += 1;
         if (this.#pods > 1) throw damaged('the image has a second POD');
         return;
-      case kinds.tree:
-        tree.tree(readRecord('tree', frame));
+      case kinds.tree: {
+        const record = readRecord('tree', frame);
+        tree.tree(record);
+        inheritance.tree(record);
         return;
+      }
       case kinds.shm:
         memory.shm(readRecord('shm', frame));
         return;
@@ -143,5 +151,6 @@ export class ReferenceChecker {
     if (!parts.memory.hasAddressSpace(record.mm))
       throw damaged(`process ${record.pid} names address space ${record.mm}, which is not defined before it`);
     parts.files.process(record);
+    parts.inheritance.process(record);
   }
 }

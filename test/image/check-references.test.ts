@@ -166,6 +166,55 @@ t.test('images that fit', async (t) => {
   t.equal(failureOf(rich), undefined);
 });
 
+/** Process 3 is a child of 2 and has its pages from it, but those at the end of its heap. */
+const heirs = (
+  parts: {
+    base?: number;
+    own?: Partial<r.Area>;
+    entry?: Partial<ReturnType<typeof r.treeEntry>>;
+    pages?: r.Entry[];
+  } = {},
+): r.Entry[] => [
+  r.hello('2.6'),
+  r.pod(),
+  r.tree(r.treeEntry(2), r.treeEntry(3, { ppid: 2, ...parts.entry })),
+  r.mm(7),
+  r.areas(7),
+  r.mm(1, { base: parts.base ?? 7 }),
+  {
+    kind: 'areas',
+    meta: { mm: 1, areas: [r.anonymous(r.heapAddress, 2, { inherited: true, ...parts.own })] },
+  },
+  r.device(1),
+  r.fdTable(1, 1),
+  r.fs(1),
+  r.handlers(1),
+  r.process_('2.6', 2, { mm: 7 }),
+  r.thread('2.6', 2, 2),
+  r.process_('2.6', 3),
+  r.thread('2.6', 3, 3),
+  ...(parts.pages ?? [r.pages({ mm: 7 }, 2), r.pages({ mm: 7, addr: r.stackAddress }), r.pages()]),
+];
+
+t.test('inherited pages', async (t) => {
+  t.equal(failureOf(heirs()), undefined);
+  t.equal(failureOf(heirs({ entry: { sid: 3, pgid: 3 } })), undefined, 'of a child that leads a session');
+  t.equal(failureOf(heirs({ pages: [] })), undefined, 'none');
+  const cases: [string, Parameters<typeof heirs>[0], RegExp][] = [
+    ['of nobody', { base: 5 }, /inherits from address space 5, which is not defined/],
+    ['of itself', { base: 1 }, /inherits from address space 1, which is not defined/],
+    ['of no parent', { entry: { ppid: 0 } }, /process 3 inherits from address space 7, .* not its parent's/],
+    ['of an earlier session', { entry: { sid: 0, pgid: 0 } }, /can't have forked it last/],
+    ['in shared memory', { own: { shared: true } }, /inherited, but shared/],
+    ['that come behind the heir', { pages: [r.pages(), r.pages({ mm: 7 })] }, /come too late/],
+  ];
+  for (const [name, parts, says] of cases) {
+    const found = failureOf(heirs(parts));
+    t.equal(found?.failure, 'damaged', name);
+    t.match(found?.message, says, name);
+  }
+});
+
 t.test('images that do not fit are damaged, and the message names what', async (t) => {
   const area = (more: Partial<r.Area>, start = 0x20000n, count = 1): r.Entry[] =>
     before('device', r.mm(2), {
@@ -292,6 +341,7 @@ t.test('images that do not fit are damaged, and the message names what', async (
       /offset/,
     ],
     ['a lock on memory', area({ flock: 'shared' }), /locked and maps no file/],
+    ['inherited of nobody', area({ inherited: true }), /has no base/],
     ['vdso area without vdso', area({ kind: 'vdso' }), /no vdso/],
     [
       'area of an object that never comes',

@@ -175,6 +175,23 @@ export function hostileImages(absent: string): HostileImage[] {
       /shared memory 7/,
       area({ kind: 'shm', shm: 7, offset: 0n, shared: true }),
     ),
+    damaged('an inherited area of no base', /has no base/, area({ inherited: true })),
+    damaged(
+      'an inherited area that the base does not have',
+      /inherits from \d+, which has no such area/,
+      alter(
+        'areas',
+        ({ areas }) => ({
+          areas: (areas as object[]).map((each) => ({ ...each, inherited: true, noReserve: true })),
+        }),
+        1,
+      ),
+    ),
+    damaged(
+      'an heir that runs another program',
+      /runs another program/,
+      alter('mm', ({ exe }) => ({ exe: { ...(exe as object), path: '/bin/true' } }), 1),
+    ),
     damaged(
       'an area of no unlinked file',
       /open file 777/,

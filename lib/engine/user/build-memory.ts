@@ -1,6 +1,6 @@
 /**
- * An address space, rebuilt inside a task that was forked from the builder: everything of the builder's is
- * unmapped, the kernel's vdso goes where the session knew it (or beside it: vdso.ts), the areas are mapped, and
+ * An address space, rebuilt inside a task that was forked from the builder, or from the process whose pages it
+ * inherits: everything but these is unmapped, the kernel's vdso goes where the session knew it (or beside it: vdso.ts), the areas are mapped, and
  * filled while the pages come in: those that are not writable through /proc/PID/mem, which a tracer may.
  *
  * Meanwhile the task's calls run from a small area of our own in a gap of both address spaces. It goes last: a call
@@ -9,20 +9,19 @@
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { AT_FDCWD, MAP, O, PR, PROT, pageSize, SYS } from './abi.ts';
+import { findGap, highest, type Range } from './address-range.ts';
 import { isReadOnly } from './build-segments.ts';
+import { VdsoBuilder } from './build-vdso.ts';
 import type { Area, SpaceImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
 import { lockMapped } from './objects/file-locks.ts';
 import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
 import { type MappedArea, readAreas } from './proc.ts';
 import type { CallSite, Remote, Word } from './remote.ts';
-import { detour, detourLength, digestVdso, listFunctions } from './vdso.ts';
 
 const siteLength = 128n << 10n;
 const siteDataAt = 8192n;
-const highest = 0x7ffffffff000n;
 const lowest = 0x10000n;
-const MREMAP_MAYMOVE_FIXED = 3;
 
 export interface Segments {
   /** The builder's descriptor of a shared memory object, which the task inherited; `reading` when for that only. */
@@ -31,32 +30,32 @@ export interface Segments {
   sysv(id: number): { id: number; size: bigint } | undefined;
 }
 
-interface Range {
-  start: bigint;
-  end: bigint;
-}
-
 export class SpaceBuilder {
   readonly #task: NewTask;
   readonly #space: SpaceImage;
   readonly #warn: (sentence: string) => void;
+  readonly #vdso: VdsoBuilder;
   #site: Range = { start: 0n, end: 0n };
-  /** The session's vdso is not this kernel's. */
-  #foreign = false;
-  #detours: { offset: number; code: Uint8Array }[] = [];
 
   constructor(task: NewTask, space: SpaceImage, warn: (sentence: string) => void) {
     this.#task = task;
     this.#space = space;
     this.#warn = warn;
+    this.#vdso = new VdsoBuilder(task, space);
+  }
+
+  /** Where the kernel's vdso is, and the session's. */
+  get vdso(): VdsoBuilder {
+    return this.#vdso;
   }
 
   /** Everything but the contents. Afterwards the task's call site is the new one. */
   map(segments: Segments): CallSite {
     const now = readAreas(this.#task.tid, 'maps').filter((area) => area.path !== '[vsyscall]');
     this.#moveCallSite(now);
-    const kept = this.#placeKernelPages(now);
-    this.#unmapAllBut([...kept, this.#site]);
+    const kept = this.#vdso.place(now, this.#site);
+    // The areas themselves stay too: a fork has handed them down.
+    this.#unmapAllBut([...kept, this.#site, ...this.#space.areas.filter((area) => area.inherited)]);
     this.#mapAreas(segments);
     this.#describe();
     return this.#task.site;
@@ -64,7 +63,7 @@ export class SpaceBuilder {
 
   /** Advice and locks; then the call site is all that is not the session's. */
   finish(): void {
-    this.#setDetours();
+    this.#vdso.setDetours();
     const { remote } = this.#task;
     const calls: Word[][] = [];
     if (!this.#space.record.thpDisable) remote.run([[SYS.prctl, PR.setThpDisable, 0, 0, 0, 0]]);
@@ -119,114 +118,6 @@ export class SpaceBuilder {
     };
   }
 
-  /** The kernel's own pages: to where the session has its own, or out of the way. */
-  #placeKernelPages(now: readonly MappedArea[]): Range[] {
-    const present = now
-      .filter((area) => area.path === '[vdso]' || area.path.startsWith('[vvar'))
-      .sort((a, b) => (a.start < b.start ? -1 : 1));
-    if (present.length === 0) return [];
-    const wanted = this.#space.record.vdso;
-    const low = present[0]!.start;
-    const length = present.at(-1)!.end - low;
-    const vdso = present.find((area) => area.path === '[vdso]')!;
-    cleanTail(this.#task.tid, vdso);
-    if (!wanted) {
-      const range = { start: low, end: low + length };
-      if (!this.#space.areas.some((area) => overlaps(area, range))) return present;
-      return this.#move(present, findGap([...now, ...this.#space.areas, this.#site], length));
-    }
-    if (wanted.digest !== undefined && !this.#isSame(vdso, low)) {
-      this.#foreign = true;
-      return this.#placeBesideForeign(present, vdso);
-    }
-    const offset = vdso.start - low;
-    const target = wanted.start - offset;
-    if (target === low) return present;
-    // Of a session that never called it (an upgraded one) only the start must be kept; it has room around.
-    const needed = { start: target, end: target + length };
-    const blocked = this.#space.areas.some(
-      (area) => area.kind !== 'vdso' && area.kind !== 'vvar' && overlaps(area, needed),
-    );
-    if (blocked) {
-      throw new PodError(
-        'cannot-restart',
-        `the vdso of this kernel does not fit at ${hex(wanted.start)}, where the session has it`,
-        'upgrade the image with a newer pod-filter-upgrade-2.6',
-      );
-    }
-    // The two places may overlap: by way of a third one, nothing is overwritten.
-    const between = this.#move(present, findGap([...now, ...this.#space.areas, this.#site], length));
-    this.#clear({ start: target, end: target + length });
-    return this.#move(between, target);
-  }
-
-  /** This kernel's vdso is the very one the session knows, and lies as far behind its data. */
-  #isSame(vdso: MappedArea, low: bigint): boolean {
-    const wanted = this.#space.record.vdso!;
-    if (wanted.size !== vdso.end - vdso.start || wanted.start - wanted.vvarStart !== vdso.start - low)
-      return false;
-    return Buffer.compare(wanted.digest!, digestVdso(this.#read(vdso))) === 0;
-  }
-
-  #read({ start, end }: Range): Uint8Array {
-    const bytes = new Uint8Array(Number(end - start));
-    native().readMemory(this.#task.tid, start, bytes);
-    return bytes;
-  }
-
-  /** Another kernel's vdso stays where it was, as memory; ours goes where nothing is. See vdso.ts. */
-  #placeBesideForeign(present: readonly MappedArea[], vdso: MappedArea): Range[] {
-    const low = present[0]!.start;
-    const length = present.at(-1)!.end - low;
-    const functions = new Map(
-      listFunctions(this.#read(vdso)).map(({ name, offset }) => [name, BigInt(offset)]),
-    );
-    const target = findGap([...present, ...this.#space.areas, this.#site], length);
-    const moved = this.#move(present, target);
-    const start = target + (vdso.start - low);
-    const wanted = this.#space.record.vdso!;
-    this.#detours = (wanted.functions ?? []).map(({ name, offset }) => {
-      const found = functions.get(name);
-      return { offset, code: detour(name, found === undefined ? undefined : start + found) };
-    });
-    return moved;
-  }
-
-  /** Over what the pages brought: the entries of the old vdso's functions. */
-  #setDetours(): void {
-    const { start, size } = this.#space.record.vdso ?? { start: 0n, size: 0n };
-    for (const { offset, code } of this.#detours)
-      if (BigInt(offset + detourLength) <= size)
-        native().writeMemory(this.#task.tid, start + BigInt(offset), code);
-  }
-
-  /** Pages of a vdso that is here anyway: nothing to fill. */
-  isKernels(address: bigint): boolean {
-    const { vdso } = this.#space.record;
-    return !this.#foreign && vdso !== undefined && address >= vdso.start && address < vdso.start + vdso.size;
-  }
-
-  /** Whether code at an address is of a vdso that this kernel does not have. */
-  isForeignCode(address: bigint): boolean {
-    const { vdso } = this.#space.record;
-    return this.#foreign && vdso !== undefined && address >= vdso.start && address < vdso.start + vdso.size;
-  }
-
-  #clear(range: Range): void {
-    this.#task.remote.call('munmap', SYS.munmap, range.start, range.end - range.start);
-  }
-
-  #move(areas: readonly Range[], target: bigint): Range[] {
-    const { remote } = this.#task;
-    const low = areas[0]!.start;
-    return areas.map((area) => {
-      const length = area.end - area.start;
-      const start = target + (area.start - low);
-      remote.call('mremap', SYS.mremap, area.start, length, length, MREMAP_MAYMOVE_FIXED, start);
-      return { start, end: start + length };
-    });
-  }
-
   #unmapAllBut(kept: readonly Range[]): void {
     const calls: Word[][] = [];
     let at = lowest;
@@ -261,7 +152,7 @@ export class SpaceBuilder {
     };
     const attachments = this.#attachments(segments);
     for (const area of this.#space.areas) {
-      if (area.kind === 'vvar' || (area.kind === 'vdso' && !this.#foreign)) continue;
+      if (area.kind === 'vvar' || (area.kind === 'vdso' && !this.#vdso.isForeign)) continue;
       const attachment = attachments.get(area);
       if (attachment) {
         close();
@@ -269,6 +160,10 @@ export class SpaceBuilder {
         continue;
       }
       const length = area.end - area.start;
+      if (area.inherited) {
+        calls.push([SYS.mprotect, area.start, length, area.prot]);
+        continue;
+      }
       const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
       if (area.kind === 'anonymous' || area.kind === 'vdso') {
         calls.push([SYS.mmap, area.start, length, area.prot, flags | MAP.private | MAP.anonymous, -1, 0]);
@@ -331,7 +226,9 @@ export class SpaceBuilder {
     const { remote } = this.#task;
     const { record } = this.#space;
     remote.reset();
-    this.#setMap(record.exeShm === undefined ? openMapped(remote, record.exe.path, 0) : undefined);
+    // An heir has its base's executable already, and while areas of it are mapped can't name it again.
+    const given = record.exeShm !== undefined || record.base !== undefined;
+    this.#setMap(given ? undefined : openMapped(remote, record.exe.path, 0));
     // While it is filled: a page here and there must not take two megabytes each, where the kernel always does so.
     remote.run([[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]]);
   }
@@ -397,23 +294,6 @@ const adviceNumbers = {
 
 const hex = (word: Word) => word.toString(16);
 
-function overlaps(a: Range, b: Range): boolean {
-  return a.start < b.end && b.start < a.end;
-}
-
-/** An address where `length` bytes are free among the ranges, with a page of distance. */
-function findGap(ranges: readonly Range[], length: bigint): bigint {
-  const sorted = [...ranges].sort((a, b) => (a.start < b.start ? -1 : 1));
-  const margin = 1n << 20n;
-  let at = 0x10000000n;
-  for (const range of sorted) {
-    if (range.start >= at + length + 2n * margin) return at + margin;
-    if (range.end > at) at = (range.end + 0xfffn) & ~0xfffn;
-  }
-  if (at + length + 2n * margin < highest) return at + margin;
-  throw new PodError('cannot-restart', 'the address space of the session has no gap to work from');
-}
-
 function openMapped(remote: Remote, path: string, mode: number): bigint {
   remote.reset();
   const [fd] = remote.run([[SYS.openat, AT_FDCWD, remote.putString(path), mode | O.cloexec]]);
@@ -424,11 +304,6 @@ function openMapped(remote: Remote, path: string, mode: number): bigint {
       'the session needs this file where it was; see pod-filter relocate',
     );
   return fd!;
-}
-
-/** The forked vdso still has the builder's call site in its tail. */
-function cleanTail(tid: number, vdso: MappedArea): void {
-  for (let offset = 32n; offset > 0n; offset -= 8n) native().poke(tid, vdso.end - offset, 0n);
 }
 
 /** Run many calls in few trips; `failed` is told the first that failed. */

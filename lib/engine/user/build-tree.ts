@@ -7,6 +7,8 @@
  * of its session, whose end hands it to pid 1. A session or group whose leader is gone gets a ghost with that
  * pid for as long as the tree is built.
  *
+ * A process whose pages others inherit (inheritance.ts) forks only when they are there.
+ *
  * Ids that were 0 in the image lay outside of it (the shell that started the session): the topmost process takes
  * their place.
  */
@@ -37,44 +39,68 @@ interface Plan extends TreeEntry {
   ghost?: boolean;
 }
 
-/** `leadSession` is called with each session leader before it forks. */
-export function buildTree(
-  image: ImageRecords,
-  builder: NewTask,
-  leadSession: (leader: NewTask) => void,
-): BuiltTree {
-  return new TreeBuilder(image, builder, leadSession).build();
-}
-
-class TreeBuilder {
+/** plant(), then grow() for each address space that others inherit from, then complete(). */
+export class TreeBuilder {
   readonly #image: ImageRecords;
   readonly #builder: NewTask;
   readonly #leadSession: (leader: NewTask) => void;
   readonly #plans = new Map<number, Plan>();
   readonly #tasks = new Map<number, NewTask>();
+  /** Address spaces that others inherit from, by what is to be done when they are filled. */
+  readonly #bases = new Map<number, (() => void)[]>();
   /** Children that their parent did not fork but took in, as a child subreaper (prctl(2)) does. */
   readonly #adopted: Plan[] = [];
   #main = 0;
 
+  /** `leadSession` is called with each session leader before it forks. */
   constructor(image: ImageRecords, builder: NewTask, leadSession: (leader: NewTask) => void) {
     this.#image = image;
     this.#builder = builder;
     this.#leadSession = leadSession;
   }
 
-  build(): BuiltTree {
+  /** All that can be forked while no memory is filled. */
+  plant(): void {
     this.#makePlans();
-    const roots = [...this.#plans.values()].filter((plan) => plan.ppid === 0);
-    const orphans = roots.filter((plan) => plan.sid !== plan.pid && this.#plans.has(plan.sid));
-    const plain = roots.filter((plan) => !orphans.includes(plan));
-    for (const root of plain) this.#create(root, this.#builder, 0);
+    for (const { record } of this.#image.spaces.values())
+      if (record.base !== undefined) this.#bases.set(record.base, []);
+    for (const root of this.#roots) if (!this.#isOrphan(root)) this.#create(root, this.#builder, 0);
+  }
+
+  /** Address spaces that are to be filled before others are forked, in the order in which their pages come. */
+  get bases(): number[] {
+    return [...this.#image.spaces.keys()].filter((mm) => this.#bases.has(mm));
+  }
+
+  /** The address space is filled: fork those that inherit its pages, and what comes of them. */
+  grow(mm: number): void {
+    const steps = needed(this.#bases, mm, 'address space');
+    this.#bases.delete(mm);
+    for (const step of steps) step();
+  }
+
+  /** What needs all others. */
+  complete(): BuiltTree {
+    const orphans = this.#roots.filter((plan) => this.#isOrphan(plan));
     // Those of pid 1 first: once a subreaper is set, orphans below it are its own.
     for (const plan of orphans) this.#createOrphan(plan);
     for (const plan of this.#adopted) this.#createOrphan(plan);
     this.#joinGroups();
     const zombies = [...this.#plans.values()].filter((plan) => plan.state === 'zombie' || plan.ghost);
-    const tasks = new Map([...this.#tasks].filter(([pid]) => !zombies.some((zombie) => zombie.pid === pid)));
-    return { tasks, main: this.#main, finish: () => this.#end(zombies) };
+    return { tasks: this.tasks, main: this.#main, finish: () => this.#end(zombies) };
+  }
+
+  /** Live processes so far, by pid in the session. */
+  get tasks(): Map<number, NewTask> {
+    return new Map([...this.#tasks].filter(([pid]) => this.#image.processes.has(pid)));
+  }
+
+  get #roots(): Plan[] {
+    return [...this.#plans.values()].filter((plan) => plan.ppid === 0);
+  }
+
+  #isOrphan(plan: Plan): boolean {
+    return plan.sid !== plan.pid && this.#plans.has(plan.sid);
   }
 
   #makePlans(): void {
@@ -135,6 +161,18 @@ class TreeBuilder {
   /** `inherited`: the session the parent gives at this moment. */
   #create(plan: Plan, parent: NewTask, inherited: number): void {
     const task = this.#fork(plan, parent);
+    const forks = () => this.#createChildren(plan, task, inherited);
+    const mm = this.#image.processes.get(plan.pid)?.record.mm;
+    const heir = plan.children.some((child) => {
+      const own = this.#image.processes.get(child.pid)?.record.mm;
+      return mm !== undefined && own !== mm && this.#image.spaces.get(own ?? -1)?.record.base === mm;
+    });
+    const waiting = heir ? this.#bases.get(mm!) : undefined;
+    if (waiting) waiting.push(forks);
+    else forks();
+  }
+
+  #createChildren(plan: Plan, task: NewTask, inherited: number): void {
     const before = plan.children.filter(
       (child) => plan.sid === plan.pid && (bornInto(child) ?? plan.pid) !== plan.pid,
     );

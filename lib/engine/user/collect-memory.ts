@@ -12,6 +12,7 @@ import { PodError } from '../../stream/error.ts';
 import { SYS } from './abi.ts';
 import { type Carriers, isAnonymousShared, keyOf, memfdName } from './carriers.ts';
 import type { HiddenLocks } from './collect-files.ts';
+import { findBaseArea, findOwnPages, hasSameExecutable } from './inheritance.ts';
 import { placeKey } from './objects/file-locks.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
@@ -65,6 +66,9 @@ export class MemoryCollector {
   readonly #ipc: SessionIpc;
   readonly #attachedSegments = new Set<number>();
   readonly #ends = new Set<string>();
+  readonly #spaces = new Map<number, { pid: number; areas: readonly AreaRecord[]; record: Records['mm'] }>();
+  /** Address spaces that others inherit pages from. */
+  readonly #bases = new Set<number>();
 
   constructor({ carriers, ipc, hiddenLocks, loss }: MemoryContext) {
     this.#carriers = carriers;
@@ -82,18 +86,27 @@ export class MemoryCollector {
     });
   }
 
-  /** An address space with its areas; `pid` is a process that has it. */
-  add(id: number, pid: number, asked: AskedMemory): void {
+  /** An address space with its areas; `pid` is a process that has it, `parent` the parent's address space. */
+  add(id: number, pid: number, asked: AskedMemory, parent: number | undefined): void {
     const mapped = readAreas(pid).filter((area) => area.path !== '[vsyscall]' && area.path !== '[uprobes]');
     const areas: AreaRecord[] = [];
     // Before the areas: who may not open a mapping may open the executable.
-    const exe = this.#executable(pid);
+    const space = addressSpace(id, pid, asked, mapped, this.#executable(pid));
+    const found = parent === undefined ? undefined : this.#spaces.get(parent);
+    const base = found && hasSameExecutable(space, found.record) ? found : undefined;
     for (const area of mapped) {
       const record = this.#describe(pid, area);
-      areas.push(record);
-      this.#addPages(id, pid, area, record);
+      const source = this.#pagesOf(id, pid, area, record);
+      const own = base && source && findBaseArea(base.areas, record) && findOwnPages(source, base.pid);
+      areas.push(own ? { ...record, inherited: true } : record);
+      if (source) this.#pages.push(own ? { ...source, ranges: own } : source);
     }
-    this.#records.push({ name: 'mm', meta: addressSpace(id, pid, asked, mapped, exe) });
+    this.#spaces.set(id, { pid, areas, record: space });
+    if (base && areas.some((area) => area.inherited)) {
+      space.base = base.record.id;
+      this.#bases.add(base.record.id);
+    }
+    this.#records.push({ name: 'mm', meta: space });
     for (let at = 0; at < areas.length; at += areasAFrame) {
       this.#records.push({ name: 'areas', meta: { mm: id, areas: areas.slice(at, at + areasAFrame) } });
     }
@@ -109,7 +122,9 @@ export class MemoryCollector {
       );
     }
     const { records, pages } = this.#carriers.finish(this.#loss);
-    return { records: [...records, ...this.#records], pages: [...pages, ...this.#pages] };
+    const isBase = ({ key }: PageSource) => 'mm' in key && this.#bases.has(key.mm);
+    const own = [...this.#pages.filter(isBase), ...this.#pages.filter((source) => !isBase(source))];
+    return { records: [...records, ...this.#records], pages: [...pages, ...own] };
   }
 
   #describe(pid: number, area: MappedArea): AreaRecord {
@@ -270,15 +285,20 @@ export class MemoryCollector {
     }
   }
 
-  #addPages(mm: number, pid: number, area: MappedArea, record: AreaRecord): void {
-    if (record.shared || record.kind === 'vvar') return;
+  #pagesOf(
+    mm: number,
+    pid: number,
+    area: MappedArea,
+    record: AreaRecord,
+  ): (PageSource & { pid: number }) | undefined {
+    if (record.shared || record.kind === 'vvar') return undefined;
     const fromFile = record.kind === 'anonymous' && area.path.startsWith('/') && area.path !== '/dev/zero';
     const wanted =
       fromFile || record.kind === 'vdso' ? 'all' : record.kind === 'anonymous' ? 'present' : 'own';
     const { start } = area;
     const length = area.end - start;
     const end = start + (fromFile ? readableLength(pid, { start, length }) : length);
-    if (end > start) this.#pages.push({ key: { mm }, pid, start, end, shift: 0n, wanted });
+    return end > start ? { key: { mm }, pid, start, end, shift: 0n, wanted } : undefined;
   }
 }
 

@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readlinkSync } from 'node:fs';
 import { arch, release } from 'node:os';
+import { forkedInPlace } from '../../image/forked-in-place.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { maxData } from '../../stream/frame.ts';
@@ -20,6 +21,7 @@ import { MemoryCollector, type SessionIpc } from './collect-memory.ts';
 import { collectNamed } from './collect-named.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
 import { Freezer } from './freeze.ts';
+import { inheritedMemory } from './inheritance.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { countOtherIpc, listSysvSegments } from './objects/sysv-shm.ts';
 import type { PageSource } from './page-source.ts';
@@ -27,7 +29,7 @@ import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
 import { describeProcess, readStatus } from './proc.ts';
 import type { Remote } from './remote.ts';
-import { type SessionThread, SessionView } from './session-view.ts';
+import { type SessionProcess, type SessionThread, SessionView } from './session-view.ts';
 import { SharedObjects } from './sharing.ts';
 import { splitThreads } from './split-threads.ts';
 import { countPages, writePages } from './write-pages.ts';
@@ -164,11 +166,20 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
   const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, loss });
   const shared: OutRecord[] = [];
   const tasks: OutRecord[] = [];
-  const spaces: { id: number; pid: number; asked: ReturnType<typeof askProcess>['memory'] }[] = [];
+  const spaces: {
+    id: number;
+    process: SessionProcess;
+    asked: ReturnType<typeof askProcess>['memory'];
+    /** Address space of its parent. */
+    parent: number | undefined;
+  }[] = [];
   for (const process of view.alive) {
     const { firsts, ...own } = ids.get(process.pid)!;
     const asked = askProcess(view, process);
-    if (firsts.has('vm')) spaces.push({ id: own.mm, pid: process.pid, asked: asked.memory });
+    if (firsts.has('vm')) {
+      const parent = ids.get(process.parent)?.mm;
+      spaces.push({ id: own.mm, process, asked: asked.memory, parent });
+    }
     if (firsts.has('fs'))
       shared.push({ name: 'fs', meta: fsRecord(own.fs, process.pid, process.threads[0]!.status) });
     if (firsts.has('sighand'))
@@ -181,13 +192,15 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
   }
   for (const { id, thread } of folders)
     shared.push({ name: 'fs', meta: fsRecord(id, thread.tid, thread.status) });
-  for (const { pid } of spaces) memory.probe(pid, (asked, body) => view.within(asked, body));
+  for (const { process } of spaces) memory.probe(process.pid, (asked, body) => view.within(asked, body));
   const names = view.within(view.alive[0]!.pid, askNames);
   const clocks = view.within(view.alive[0]!.pid, askClocks);
   const tree = view.processes.map((process) => treeEntry(view, process, outsideOf(target, view)));
   // From here on the session is asked nothing more; the areas are those without our scratch.
   view.finish();
-  for (const space of spaces) memory.add(space.id, space.pid, space.asked);
+  const inPlace = forkedInPlace(tree);
+  for (const { id, process, asked, parent } of spaces)
+    memory.add(id, process.pid, asked, inPlace.has(process.innerPid) ? parent : undefined);
   const { records, pages } = memory.finish();
   return {
     names,
@@ -329,6 +342,7 @@ function hello(
       requires.add('mapped-locks');
     if (name === 'content' && (meta as Records['content']).rights) requires.add('descriptors-in-flight');
     if (name === 'unix-socket' && (meta as Records['unix-socket']).waiting) requires.add('socket-backlog');
+    if (name === 'mm' && (meta as Records['mm']).base !== undefined) requires.add(inheritedMemory);
     if (name === 'process' && (meta as Records['process']).timers) requires.add('posix-timers');
     if (name === 'thread' && (meta as Records['thread']).robustList) requires.add('futex-lists');
     if (name === 'thread' && (meta as Records['thread']).rseq) requires.add('rseq');

@@ -24,11 +24,14 @@ export interface PageSource {
   shift: bigint;
   /** What to read of it. */
   wanted: 'own' | 'present' | 'all';
+  /** Known already which pages: exactly these, pairs of start and end address. */
+  ranges?: BigUint64Array;
 }
 
 /** Ranges of a source that hold pages to save, pairs of start and end address. */
 export function findPages(source: PageSource): BigUint64Array {
-  const { pid, fd, start, end } = source;
+  const { pid, fd, start, end, ranges } = source;
+  if (ranges !== undefined) return ranges;
   if (fd !== undefined) return BigUint64Array.from(dataRanges(fd, start, end) ?? [start, end]);
   if (source.wanted === 'all') return sharedRanges(pid!, start, end) ?? BigUint64Array.of(start, end);
   const pagemap = openSync(`/proc/${pid}/pagemap`, 'r');

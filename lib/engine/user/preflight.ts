@@ -4,6 +4,7 @@ import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { PROT, pageSize } from './abi.ts';
 import type { ImageRecords } from './image-records.ts';
+import { checkInheritance, inheritedMemory } from './inheritance.ts';
 
 /** Flags of /proc/cpuinfo that programs see by CPUID and choose code by; the rest is the kernel's own business. */
 const programFeatures =
@@ -27,6 +28,7 @@ const knownFeatures = new Set([
   'socket-backlog',
   'split-threads',
   'thread-groups',
+  inheritedMemory,
 ]);
 
 export function checkMachine(hello: Records['hello']): void {
@@ -92,6 +94,7 @@ const xsaveHeader = 64;
 
 /** What only this engine needs to be right: locked memory that is to be had, registers in a form it can load. */
 export function checkTasks(image: ImageRecords): void {
+  checkInheritance(image);
   const atHand = memoryAtHand();
   // Locked memory is there at once, whether it was ever touched or not.
   let locked = 0n;

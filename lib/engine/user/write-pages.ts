@@ -1,9 +1,9 @@
 /**
  * Memory into the stream: large reads into one buffer, frames straight out of it. Pages that are all zero are left
- * out where a fresh mapping has them anyway; a page that was written to in a private mapping of a file lies over
- * another.
+ * out where a fresh mapping has them anyway; a page that was written to in a private mapping of a file, or in an
+ * inherited area, lies over another.
  */
-import { readSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import { criticalFlag, maxData } from '../../stream/frame.ts';
 import { kinds } from '../../stream/kind.ts';
@@ -25,24 +25,44 @@ export function writePages(
   buffer: Uint8Array,
   onRead: (bytes: number) => void,
 ): void {
-  for (let index = 0; index < ranges.length; index += 2) {
-    const end = ranges[index + 1]!;
-    for (let at = ranges[index]!; at < end; ) {
-      const length = Math.min(Number(end - at), maxData);
-      const piece = buffer.subarray(0, length);
-      if (source.fd === undefined) native().readMemory(source.pid!, at, piece);
-      else readFile(source.fd, at, piece);
-      const runs = source.wanted === 'own' ? [0, length / pageSize] : native().nonZeroRuns(piece, pageSize);
-      for (let run = 0; run < runs.length; run += 2) {
-        const from = runs[run]! * pageSize;
-        const to = runs[run + 1]! * pageSize;
-        const meta = encodeMeta({ ...source.key, addr: at + BigInt(from) + source.shift });
-        writer.frame(kinds.pages, criticalFlag, meta, piece.subarray(from, to));
+  if (ranges.length === 0) return;
+  const { read, close } = openSource(source);
+  try {
+    for (let index = 0; index < ranges.length; index += 2) {
+      const end = ranges[index + 1]!;
+      for (let at = ranges[index]!; at < end; ) {
+        const length = Math.min(Number(end - at), maxData);
+        const piece = buffer.subarray(0, length);
+        read(at, piece);
+        const whole = source.wanted === 'own' || source.ranges !== undefined;
+        const runs = whole ? [0, length / pageSize] : native().nonZeroRuns(piece, pageSize);
+        for (let run = 0; run < runs.length; run += 2) {
+          const from = runs[run]! * pageSize;
+          const to = runs[run + 1]! * pageSize;
+          const meta = encodeMeta({ ...source.key, addr: at + BigInt(from) + source.shift });
+          writer.frame(kinds.pages, criticalFlag, meta, piece.subarray(from, to));
+        }
+        onRead(length);
+        at += BigInt(length);
       }
-      onRead(length);
-      at += BigInt(length);
     }
+  } finally {
+    close();
   }
+}
+
+interface OpenSource {
+  read(at: bigint, target: Uint8Array): void;
+  close(): void;
+}
+
+function openSource({ pid, fd }: PageSource): OpenSource {
+  if (fd !== undefined) return { read: (at, target) => readFile(fd, at, target), close: () => {} };
+  const pagemap = openSync(`/proc/${pid}/pagemap`, 'r');
+  return {
+    read: (at, target) => native().readPages(pid!, pagemap, at, target),
+    close: () => closeSync(pagemap),
+  };
 }
 
 /** Whole pages of a file; what lies behind its end is zero, as in a mapping of it. */

@@ -10,6 +10,9 @@ interface AddressSpace {
   /** End of the last area. */
   end: bigint;
   vdso: Records['mm']['vdso'];
+  base: number | undefined;
+  /** Number among the address spaces. */
+  order: number;
 }
 
 const hex = (address: bigint): string => `0x${address.toString(16)}`;
@@ -25,6 +28,10 @@ export class MemoryCheck {
   /** Unlinked mapped files: objects that must turn up later, by id. */
   readonly #carriers = new Set<number>();
   #areas = 0;
+  /** Ids of address spaces that others inherit from. */
+  readonly #bases = new Set<number>();
+  /** Order of the last of them that had pages; behind all of them once another had. */
+  #filled = -1;
   /** The session has a root of its own. */
   #rooted = false;
 
@@ -48,6 +55,11 @@ export class MemoryCheck {
 
   hasAddressSpace(id: number): boolean {
     return this.#spaces.has(id);
+  }
+
+  /** Address space that another one inherits from. */
+  baseOf(id: number): number | undefined {
+    return this.#spaces.get(id)?.base;
   }
 
   /** Open-file ids that areas name and that only come later. */
@@ -82,7 +94,7 @@ export class MemoryCheck {
   }
 
   mm(record: Records['mm']): void {
-    const { id, vdso } = record;
+    const { id, vdso, base } = record;
     const name = `address space ${id}`;
     if (this.#spaces.has(id)) throw damaged(`${name} is defined twice`);
     if (this.#spaces.size >= bounds.addressSpaces)
@@ -111,7 +123,12 @@ export class MemoryCheck {
       if (vdso.vvarSize > 0n)
         this.#range(vdso.vvarStart, vdso.vvarStart + vdso.vvarSize, `${name}: its vvar`, true);
     }
-    this.#spaces.set(id, { writable: new Intervals(), end: 0n, vdso });
+    if (base !== undefined) {
+      if (!this.#spaces.has(base))
+        throw damaged(`${name} inherits from address space ${base}, which is not defined before it`);
+      this.#bases.add(base);
+    }
+    this.#spaces.set(id, { writable: new Intervals(), end: 0n, vdso, base, order: this.#spaces.size });
   }
 
   areas(record: Records['areas']): void {
@@ -138,6 +155,9 @@ export class MemoryCheck {
     }
     const space = this.#spaces.get(record.mm!);
     if (!space) throw damaged(`pages name ${owner}, which is not defined before them`);
+    const order = this.#bases.has(record.mm!) ? space.order : this.#spaces.size;
+    if (order < this.#filled) throw damaged(`pages of ${owner}, which others inherit, come too late`);
+    this.#filled = order;
     const end = addr + BigInt(length);
     if (end > this.#ceiling || !space.writable.covers(Number(addr), Number(end)))
       throw damaged(`pages at ${hex(addr)} of ${owner} are outside its private areas`);
@@ -160,6 +180,8 @@ export class MemoryCheck {
       throw damaged(`${name} is locked and maps no file`);
     if (area.kind === 'shm') this.#shmArea(name, area);
     if (area.kind === 'vdso' || area.kind === 'vvar') this.#kernelArea(name, space, area);
+    if (area.inherited && (area.shared || space.base === undefined))
+      throw damaged(`${name} is inherited, but ${area.shared ? 'shared' : 'its address space has no base'}`);
     // Pages of shared areas would go to what backs them (a file of the user's): never from a stream.
     if (!area.shared && area.kind !== 'vvar') space.writable.add(Number(area.start), Number(area.end));
   }

@@ -1,0 +1,48 @@
+/** pod-init as the builder: what is done in it leaves no trace (inject.ts). */
+import { native } from '../../../native/index.ts';
+import { PodError } from '../../stream/error.ts';
+import { PTRACE, SYS } from './abi.ts';
+import { detach } from './build-tree.ts';
+import { Injector, readThreadState } from './inject.ts';
+import { NewTask } from './new-task.ts';
+import { listDescriptors, readAreas } from './proc.ts';
+
+export interface BorrowedInit {
+  task: NewTask;
+  /** As if nothing had been: it runs on in its loop. */
+  giveBack(): void;
+}
+
+/** `pid` of the host. Whoever it forks is traced too, and dies with us. */
+export function borrowInit(pid: number): BorrowedInit {
+  const addon = native();
+  const options =
+    PTRACE.optionSysGood |
+    PTRACE.optionTraceFork |
+    PTRACE.optionTraceVfork |
+    PTRACE.optionTraceClone |
+    PTRACE.optionExitKill;
+  const before = new Set(listDescriptors(pid));
+  addon.seize(pid, options);
+  addon.interrupt(pid);
+  for (;;) {
+    const stop = addon.waitStop(pid, 5000);
+    if (!stop || stop.state === 'exited') throw new PodError('other', 'pod-init does not stop');
+    if (stop.event === PTRACE.eventStop) break;
+    addon.resume(pid, PTRACE.cont, stop.event === 0 ? stop.signal : 0);
+  }
+  const state = readThreadState(pid);
+  const injector = new Injector(pid, readAreas(pid, 'maps'));
+  const { site, leave } = injector.borrow(pid, state);
+  const task = new NewTask(pid, 1, site);
+  return {
+    task,
+    giveBack() {
+      const made = listDescriptors(task.tid).filter((fd) => !before.has(fd));
+      task.remote.run(made.map((fd) => [SYS.close, fd]));
+      leave();
+      injector.finish(task.tid, state);
+      detach(task.tid);
+    },
+  };
+}

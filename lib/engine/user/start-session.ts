@@ -1,0 +1,198 @@
+/**
+ * A session that is built and filled becomes the one of the image, and runs: what is left for after END, in the order
+ * in which each step is still allowed.
+ */
+import { SYS } from './abi.ts';
+import type { BorrowedInit } from './borrowed-init.ts';
+import type { FileBuilder, Table } from './build-files.ts';
+import type { SpaceBuilder } from './build-memory.ts';
+import * as build from './build-process.ts';
+import type { SegmentBuilder } from './build-segments.ts';
+import { type BuiltTree, detach } from './build-tree.ts';
+import { type ImageRecords, needed, type ProcessImage } from './image-records.ts';
+import type { NewTask } from './new-task.ts';
+import { fetchFile } from './objects/share-file.ts';
+import { readStat } from './proc.ts';
+
+/** An address space, and the task it was made in. */
+export interface Space {
+  builder: SpaceBuilder;
+  task: NewTask;
+}
+
+export interface MadeSession {
+  image: ImageRecords;
+  init: BorrowedInit;
+  tree: BuiltTree;
+  files: FileBuilder;
+  segments: SegmentBuilder;
+  spaces: ReadonlyMap<number, Space>;
+  /** All that a task may have; absent: whatever the image says and the pod can give. */
+  capabilities: bigint | undefined;
+  warn: (sentence: string) => void;
+}
+
+/** A process of the image with its tasks, the leader first. */
+interface ProcessSet {
+  image: ProcessImage;
+  tasks: NewTask[];
+}
+
+const WNOHANG = 1;
+const WSTOPPED = 2;
+
+export class SessionStart {
+  readonly #made: MadeSession;
+  #running: ProcessSet[] = [];
+
+  constructor(made: MadeSession) {
+    this.#made = made;
+  }
+
+  /** All but letting it run. Returns the pid (inside) of its topmost process. */
+  finish(): number {
+    const { tree, files, segments, spaces } = this.#made;
+    segments.settle();
+    const sets = [...tree.tasks.values()].map((task) => {
+      const image = build.processOf(this.#made.image, task);
+      return { image, tasks: [task, ...build.makeThreads(task, image)] };
+    });
+    const tables = this.#tablesOf(sets);
+    for (const { task, entries, pid } of tables) if (task.inner !== pid) files.arrangeApart(task, entries);
+    files.finishTables(tables);
+    for (const { builder } of spaces.values()) builder.finish();
+    this.#setShared(sets);
+    tree.finish();
+    this.#setExecutables();
+    for (const { tasks, image } of sets) {
+      tasks.forEach((task, index) => {
+        build.setThread(task, image.threads[index]!, this.#made.warn);
+      });
+      build.setLimits(tasks[0]!, image.record.limits, this.#made.warn);
+    }
+    files.lock(tables);
+    const stopped = sets.filter((set) => this.#stopSignal(set) !== 0 && this.#ownsSpace(set, sets));
+    const running = sets.filter((set) => !stopped.includes(set));
+    this.#settle(stopped);
+    this.#detach(stopped);
+    for (const set of stopped) this.#settleStop(set);
+    files.arm();
+    this.#settle(running);
+    this.#running = running;
+    this.#made.init.giveBack();
+    return tree.main;
+  }
+
+  /** Let it go. */
+  run(): void {
+    this.#detach(this.#running);
+  }
+
+  /** Those of processes, then those that threads have of their own, each once. */
+  #tablesOf(sets: readonly ProcessSet[]): Table[] {
+    const entries = (id: number) => needed(this.#made.image.tables, id, 'descriptor table');
+    const own = new Map<number, Table>();
+    for (const { tasks, image } of sets) {
+      const { pid } = image.record;
+      image.threads.forEach(({ record: { files: id } }, index) => {
+        if (id !== undefined && !own.has(id))
+          own.set(id, { task: tasks[index]!, pid, id, entries: entries(id) });
+      });
+    }
+    const common = sets.map(({ tasks, image: { record } }) => {
+      return { task: tasks[0]!, pid: record.pid, id: record.files, entries: entries(record.files) };
+    });
+    return [...common, ...own.values()];
+  }
+
+  /** Those without a name: nobody may have them open for writing, not even a process that only waits for its end. */
+  #setExecutables(): void {
+    this.#made.segments.closeWriters();
+    for (const { record } of this.#made.image.spaces.values()) {
+      const space = this.#made.spaces.get(record.id);
+      if (record.exeShm === undefined || !space) continue;
+      const source = {
+        pid: this.#made.init.task.inner,
+        fd: this.#made.segments.descriptor(record.exeShm, true),
+      };
+      space.builder.setExecutable(fetchFile(source, space.task.remote));
+    }
+  }
+
+  /** What processes may share: each once. */
+  #setShared(sets: readonly ProcessSet[]): void {
+    const done = { handlers: new Set<number>(), fs: new Set<number>() };
+    for (const { tasks, image } of sets) {
+      const task = tasks[0]!;
+      const { record } = image;
+      const handlers = needed(this.#made.image.handlers, record.handlers, 'signal handlers');
+      if (!done.handlers.has(handlers.id)) build.setHandlers(task, handlers.actions);
+      done.handlers.add(handlers.id);
+      build.contextsOf(image).forEach(({ fs: id }, index) => {
+        if (done.fs.has(id)) return;
+        done.fs.add(id);
+        build.enterDirectory(tasks[index]!, needed(this.#made.image.fs, id, 'filesystem context'));
+      });
+      build.setProcess(task, record, this.#made.warn);
+      build.makeTimers(task, record.timers ?? []);
+    }
+  }
+
+  /** The last steps, in which each takes away a right or a means that those before it need. */
+  #settle(sets: readonly ProcessSet[]): void {
+    const { warn } = this.#made;
+    for (const { tasks } of sets) for (const task of tasks) build.dropPending(task);
+    for (const { tasks, image } of sets) {
+      tasks.forEach((task, index) => {
+        const shared = index === 0 ? (image.record.pending ?? []) : [];
+        build.setPending(task, image.record.pid, shared, image.threads[index]!.record.pending ?? []);
+      });
+    }
+    for (const { tasks, image } of sets) build.armTimers(tasks[0]!, image.record);
+    for (const { tasks, image } of sets) {
+      const space = needed(this.#made.image.spaces, image.record.mm, 'address space');
+      tasks.forEach((task, index) => {
+        const { credentials, parentDeathSignal } = image.threads[index]!.record;
+        build.setCredentials(task, build.cutCredentials(credentials, this.#made.capabilities), warn);
+        build.setLate(task, index === 0 ? space.record.dumpable : undefined, parentDeathSignal);
+      });
+    }
+    for (const id of new Set(sets.map(({ image }) => image.record.mm))) {
+      needed(this.#made.spaces, id, 'address space').builder.removeCallSite();
+    }
+    for (const { tasks, image } of sets) {
+      tasks.forEach((task, index) => {
+        build.setRegisters(task, image.threads[index]!);
+      });
+    }
+  }
+
+  #detach(sets: readonly ProcessSet[]): void {
+    for (const set of sets) {
+      const signal = this.#stopSignal(set);
+      if (signal !== 0) process.kill(set.tasks[0]!.tid, 'SIGSTOP');
+      for (const task of set.tasks) detach(task.tid);
+    }
+  }
+
+  #stopSignal(set: ProcessSet): number {
+    const entry = this.#made.image.tree.find(({ pid }) => pid === set.image.record.pid);
+    return entry?.state === 'stopped' ? (entry.stopSignal ?? 19) : 0;
+  }
+
+  #ownsSpace(set: ProcessSet, sets: readonly ProcessSet[]): boolean {
+    return sets.every((other) => other === set || other.image.record.mm !== set.image.record.mm);
+  }
+
+  /** A parent that was told of the stop before must not be told again: collect the new notice for it. */
+  #settleStop(set: ProcessSet): void {
+    const task = set.tasks[0]!;
+    const entry = this.#made.image.tree.find(({ pid }) => pid === set.image.record.pid);
+    for (let looks = 0; readStat(task.tid).fields[0] !== 'T' && looks < 200; looks++) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+    }
+    if (entry?.stopUncollected) return;
+    const parent = this.#made.tree.tasks.get(entry?.ppid ?? 0) ?? this.#made.init.task;
+    parent.remote.run([[SYS.waitid, 1 /* P_PID */, task.inner, 0, WSTOPPED | WNOHANG, 0]]);
+  }
+}
