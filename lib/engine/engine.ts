@@ -16,6 +16,8 @@ export interface DumpTarget {
   rooted: boolean;
   /** The pod confines it: what it lacks is the pod's, and no part of the image. */
   confined?: boolean;
+  /** The pod's mounts when it was made (lib/runtime/mount-list.ts), and the root folder it was given. */
+  mounts?: { before: readonly string[]; root?: string };
 }
 
 /** A session stopped by dump(): its image is written, its fate is open. */

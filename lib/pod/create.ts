@@ -13,6 +13,7 @@ import type { Socket } from 'node:net';
 import { hostname as hostName } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import { nativeProgram } from '../../native/index.ts';
+import { listMounts } from '../runtime/mount-list.ts';
 import { runtimeDirectory } from '../runtime/runtime-dir.ts';
 import { PodError } from '../stream/error.ts';
 import { type Clocks, clockOffsets } from './clocks.ts';
@@ -113,7 +114,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     hostname,
     socket: socketPath(options.name),
     held: true,
-    ...(options.confine ? { confined: true } : {}),
+    ...(options.confine ? { confined: true } : { mounts: listMounts(initPid) }),
   };
   writeEntry(entry);
 

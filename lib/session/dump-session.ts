@@ -46,6 +46,9 @@ function fromPod(entry: PodEntry): FoundSession {
       init: entry.init,
       rooted: entry.root !== null,
       ...(entry.confined ? { confined: true } : {}),
+      ...(entry.mounts
+        ? { mounts: { before: entry.mounts, ...(entry.root === null ? {} : { root: entry.root }) } }
+        : {}),
     },
     pod: entry,
   };

@@ -16,6 +16,7 @@ import { StreamWriter } from '../../stream/stream-writer.ts';
 import type { DumpOptions, DumpTarget, StoppedSession } from '../engine.ts';
 import { pageSize } from './abi.ts';
 import { Carriers } from './carriers.ts';
+import { refuseChangedMounts } from './changed-mounts.ts';
 import { collectFiles, type TableOwner } from './collect-files.ts';
 import { MemoryCollector, type SessionIpc } from './collect-memory.ts';
 import { collectNamed } from './collect-named.ts';
@@ -123,7 +124,8 @@ interface Collected {
 }
 
 function collect(target: DumpTarget, view: SessionView, putOff: number, carriers: Carriers): Collected {
-  refuseMixedNamespaces(view);
+  refuseMixedNamespaces(view, target.init);
+  if (target.mounts) refuseChangedMounts(view.alive[0]!.pid, target.mounts.before, target.mounts.root);
   const sharing = {
     vm: new SharedObjects('vm'),
     files: new SharedObjects('files'),
@@ -237,13 +239,14 @@ function outsideOf(target: DumpTarget, view: SessionView): (id: number) => boole
 
 const namespaces = ['mnt', 'ipc', 'uts', 'net', 'user', 'pid', 'cgroup', 'time'] as const;
 
-function refuseMixedNamespaces(view: SessionView): void {
+/** All are in the same; in a pod those of its pid 1, for that is what a restart makes. */
+function refuseMixedNamespaces(view: SessionView, init: number | undefined): void {
   const [first] = view.alive;
   if (!first) return;
   const tasks = view.alive.flatMap((process) => process.threads.map(({ tid }) => ({ tid, process })));
   for (const name of namespaces) {
     if (!existsSync(`/proc/${first.pid}/ns/${name}`)) continue;
-    const expected = readlinkSync(`/proc/${first.pid}/ns/${name}`);
+    const expected = readlinkSync(`/proc/${init ?? first.pid}/ns/${name}`);
     for (const { tid, process } of tasks) {
       if (readlinkSync(`/proc/${tid}/ns/${name}`) !== expected) {
         const thread = tid === process.pid ? '' : `thread ${tid} of `;
