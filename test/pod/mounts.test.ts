@@ -30,7 +30,8 @@ t.test('a session that mounts', { skip: process.getuid!() !== 0 }, async (t) => 
   mkdirSync(place);
   t.equal(shell.sh('pod-run --name m -d -- sleep 1000').status, 0);
   const init = shell.ps()[0]!.init;
-  const inside = (...command: string[]) => execFileSync('nsenter', ['-t', String(init), '-m', '-p', ...command]);
+  const inside = (...command: string[]) =>
+    execFileSync('nsenter', ['-t', String(init), '-m', '-p', ...command]);
   const dump = () => shell.sh('pod-dump m > $F/image');
   t.equal(dump().status, 0);
   inside('mount', '-t', 'tmpfs', 'none', place);
