@@ -333,25 +333,39 @@ static int compare_contents(const pid_t pid[2], uint64_t at, uint64_t end, struc
 	return 0;
 }
 
+/*
+ * The kernel moves pages between frames (compaction) also while their processes stand still: one process's page may
+ * lie where the other's lay a moment ago. Frames are only compared when those of the first are the same before and
+ * after the second's were read.
+ */
+enum { LOOKS = 3 };
+
+static enum likeness likeness_at(uint64_t entry[LOOKS][ENTRIES], size_t page)
+{
+	enum likeness found = compare_entries(entry[0][page], entry[1][page]);
+
+	return found == SAME && entry[0][page] != entry[2][page] ? UNKNOWN : found;
+}
+
 static int find_differing(const pid_t pid[2], const int pagemap[2], uint64_t start, uint64_t end,
 			  struct ranges *ranges)
 {
-	static uint64_t entry[2][ENTRIES];
+	static uint64_t entry[LOOKS][ENTRIES];
 
 	for (uint64_t at = start; at < end;) {
 		size_t pages = (end - at) / PAGE < ENTRIES ? (end - at) / PAGE : ENTRIES;
 
-		for (int i = 0; i < 2; i++) {
-			ssize_t length = pread(pagemap[i], entry[i], pages * 8, at / PAGE * 8);
+		for (int look = 0; look < LOOKS; look++) {
+			ssize_t length = pread(pagemap[look % 2], entry[look], pages * 8, at / PAGE * 8);
 
 			if (length != (ssize_t)(pages * 8))
 				return length < 0 ? errno : EIO;
 		}
 		for (size_t i = 0; i < pages;) {
-			enum likeness found = compare_entries(entry[0][i], entry[1][i]);
+			enum likeness found = likeness_at(entry, i);
 			size_t first = i++;
 
-			while (i < pages && compare_entries(entry[0][i], entry[1][i]) == found)
+			while (i < pages && likeness_at(entry, i) == found)
 				i++;
 			if (found == DIFFERENT && !add_range(ranges, at + first * PAGE, at + i * PAGE))
 				return ENOMEM;
