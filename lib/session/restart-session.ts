@@ -10,6 +10,7 @@ import { holdPod, type PreparedPod } from '../pod/create.ts';
 import { isName, type PodEntry } from '../pod/registry.ts';
 import { readDescriptor } from '../stream/descriptor.ts';
 import { PodError } from '../stream/error.ts';
+import { printable } from '../stream/printable.ts';
 import type { Sink } from '../stream/sink.ts';
 import { StreamParser } from '../stream/stream-parser.ts';
 
@@ -66,6 +67,7 @@ export async function restartSession(
     const { initPid, consolePath, entry } = pod;
     const most = entry.confined ? { capabilities: keptCapabilities } : {};
     asRefusal(() => restart.build({ initPid, consolePath, ...most }));
+    for (const loss of restart.hello.losses ?? []) options.warn(`lost with the dump: ${printable(loss)}`);
   };
   const buffer = new Uint8Array(chunk);
   try {

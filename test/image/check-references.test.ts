@@ -63,6 +63,14 @@ const socket = (id: number, more: object = {}): r.Entry => ({
   kind: 'unix-socket',
   meta: { id, flags: 2, type: 'stream', state: 'pair', ...more },
 });
+const inet = (id: number, more: object = {}): r.Entry => {
+  const address = Uint8Array.from([2, 0, 1, 1, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+  const ends = { address, peerAddress: address };
+  return {
+    kind: 'inet-socket',
+    meta: { id, flags: 2, family: 'ipv4', type: 'tcp', state: 'connected', ...ends, ...more },
+  };
+};
 const pty = (id: number, more: object): r.Entry => ({
   kind: 'pty',
   meta: { id, flags: 2, index: 4, termios: new Uint8Array(44), rows: 24, columns: 80, ...more },
@@ -441,6 +449,16 @@ t.test('images that do not fit are damaged, and the message names what', async (
         meta: { id: 5, flags: 0, entries: [{ fd: 5, file: 5, events: 1, data: 0n }] },
       }),
       /open file 5/,
+    ],
+    ['TCP connection with itself', before('fs', inet(5, { peer: 5 })), /itself/],
+    ['half a TCP connection', before('fs', inet(5, { peer: 6 })), /connected to 6/],
+    ['TCP connection without an end', before('fs', inet(5)), /no other end/],
+    ['listening socket with an end', before('fs', inet(5, { peer: 6, state: 'listening' })), /another end/],
+    ['IPv6 address of IPv4', before('fs', inet(5, { address: new Uint8Array(28) })), /28 bytes of family 0/],
+    [
+      'content of a listening socket',
+      before('fs', inet(5, { state: 'listening' }), content(5, 1)),
+      /cannot hold/,
     ],
     ['socket of itself', before('fs', socket(5, { peer: 5 })), /itself/],
     ['half a pair', before('fs', socket(5, { peer: 6 })), /connected to 6/],

@@ -95,6 +95,9 @@ const open = (kind: KindName, meta: Meta, ...content: Entry[]): Change =>
       ...image.slice(at),
     ];
   }, descriptor(500));
+/** 127.0.0.1 and a port, struct sockaddr_in. */
+const port = (number: number) => Uint8Array.from([2, 0, 0, number, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+const tcp = (state: string): Meta => ({ family: 'ipv4', type: 'tcp', state });
 const regular = (path: string, more: Meta = {}) => open('regular', { path, position: 0n, ...more });
 const tree = (change: (list: Records['tree']['processes']) => Meta[]): Change =>
   alter('tree', (meta) => ({ processes: change(meta['processes'] as Records['tree']['processes']) }));
@@ -219,6 +222,26 @@ export function hostileImages(absent: string): HostileImage[] {
       'a socket connected to itself',
       /itself/,
       open('unix-socket', { type: 'stream', state: 'pair', peer: 500 }),
+    ),
+    damaged(
+      'a TCP connection to nothing',
+      /777/,
+      open('inet-socket', { ...tcp('connected'), address: port(1), peerAddress: port(2), peer: 777 }),
+    ),
+    damaged(
+      'an internet address that is none',
+      /address/,
+      open('inet-socket', { ...tcp('listening'), address: new Uint8Array(28) }),
+    ),
+    damaged(
+      'a TCP connection from nowhere',
+      /address/,
+      open('inet-socket', { ...tcp('connected'), peerClosed: true }),
+    ),
+    damaged(
+      'a UDP socket that listens',
+      /listening/,
+      open('inet-socket', { ...tcp('listening'), type: 'udp', address: port(1) }),
     ),
     damaged(
       'a message from no socket',
@@ -561,6 +584,64 @@ export function hostileImages(absent: string): HostileImage[] {
       'more in a pipe than it holds',
       /content/,
       open('pipe', { capacity: 8 }, { kind: 'content', meta: { file: 500 }, data: new Uint8Array(9) }),
+    ),
+    open12(
+      'TCP connections whose ends do not fit together',
+      both(
+        before('fd-table', {
+          kind: 'inet-socket',
+          meta: {
+            id: 501,
+            flags: 2,
+            ...tcp('connected'),
+            address: port(7),
+            peerAddress: port(8),
+            peer: 500,
+          },
+        }),
+        open('inet-socket', {
+          ...tcp('connected'),
+          family: 'ipv6',
+          address: Uint8Array.from([
+            10,
+            0,
+            0,
+            9,
+            ...new Array(4).fill(0),
+            0x20,
+            1,
+            ...new Array(14).fill(1),
+            0,
+            0,
+            0,
+            0,
+          ]),
+          peerAddress: Uint8Array.from([10, 0, 0, 9, ...new Array(24).fill(0)]),
+          peer: 501,
+        }),
+      ),
+    ),
+    open12(
+      'options of a socket that make no sense',
+      open('inet-socket', {
+        ...tcp('unconnected'),
+        options: [
+          { level: 1, option: 7, value: new Uint8Array(1) },
+          { level: 1, option: 15, value: new Uint8Array(0) },
+          { level: 6, option: 13, value: new Uint8Array(64).fill(0xff) },
+          { level: 200, option: 200, value: new Uint8Array(4) },
+        ],
+        groups: [],
+      }),
+    ),
+    open12(
+      'a TCP connection that is being made',
+      open('inet-socket', { ...tcp('connecting'), peerAddress: port(1) }),
+    ),
+    refused(
+      'a TCP connection that nobody accepts',
+      /can't be made again/,
+      open('inet-socket', { ...tcp('waiting'), peerAddress: port(1) }),
     ),
     open12(
       'a pipe of four gigabytes',

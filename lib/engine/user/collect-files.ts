@@ -117,7 +117,14 @@ interface Ending {
 }
 
 function runEnding({ pid, fd, body }: Ending, tables: readonly TableOwner[]): void {
-  const pidfd = openOwner(tables.find((table) => table.pid === pid)!);
+  let pidfd: number;
+  try {
+    pidfd = openOwner(tables.find((table) => table.pid === pid)!);
+  } catch (cause) {
+    // Somebody was quicker to end it.
+    if (codeOf(cause) === 'ESRCH') return;
+    throw cause;
+  }
   const local = Number(native().syscall(SYS.pidfd_getfd, pidfd, fd, 0));
   closeLocal(pidfd);
   try {
