@@ -190,6 +190,11 @@ t.test('regular files', async (t) => {
     close(fd);
     const own = openSync(`/proc/${process.ppid}/maps`, 'r');
     refuses(t, [own], /shows a process/);
+    const notText = Buffer.concat([Buffer.from(`${path}-`), Buffer.of(0xff)]);
+    const foreign = openSync(notText, 'w');
+    refuses(t, [foreign], /not UTF-8/);
+    close(foreign);
+    unlinkSync(notText);
     close(own);
   });
 

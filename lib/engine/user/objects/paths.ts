@@ -124,6 +124,14 @@ export function pathInPod(file: OpenFile, context: DumpContext): string {
         'close it, or dump when the program has let go of it',
       );
     }
+    // What node makes of bytes that are not UTF-8.
+    if (path.includes('\ufffd')) {
+      context.refuse(
+        file,
+        'its path is not UTF-8, and an image can hold no other',
+        'rename the file or folder (convmv), and let the program open it again',
+      );
+    }
     return context.refuse(
       file,
       `nothing is found at its path in the session (${codeOf(cause)})`,
