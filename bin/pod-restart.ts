@@ -8,6 +8,7 @@ import { refuseTerminalInput } from '../lib/cli/refuse-terminal.ts';
 import { openLayers } from '../lib/filter/open-layers.ts';
 import { secretOptions, secretsFrom } from '../lib/filter/secrets.ts';
 import { attachPod } from '../lib/pod/attach.ts';
+import { limitOptions, readLimits } from '../lib/pod/limits.ts';
 import { reportEnd } from '../lib/pod/report-end.ts';
 import { formatPlan } from '../lib/session/format-plan.ts';
 import { planRestart } from '../lib/session/plan-restart.ts';
@@ -34,6 +35,7 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       attach: { type: 'boolean', describe: 'sit at its console, also without a terminal' },
       plan: { type: 'boolean', describe: 'check everything, say what would be made, make nothing' },
       json: { type: 'boolean', describe: 'the plan as JSON' },
+      ...limitOptions,
       confine: {
         type: 'boolean',
         describe:
@@ -80,6 +82,7 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       name: args.name,
       root: args.root,
       confine: args.confine,
+      limits: readLimits(args),
     }).catch((cause) => {
       progress.finish('failed');
       throw cause;

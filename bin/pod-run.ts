@@ -4,6 +4,8 @@ import { runSpec } from '../lib/cli/main.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { attachPod } from '../lib/pod/attach.ts';
 import { preparePod } from '../lib/pod/create.ts';
+import { removeGroups } from '../lib/pod/cgroups.ts';
+import { limitOptions, readLimits } from '../lib/pod/limits.ts';
 import { reportEnd } from '../lib/pod/report-end.ts';
 import { windowSize } from '../lib/pod/terminal.ts';
 
@@ -33,6 +35,7 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
       tty: { type: 'boolean', alias: 't', describe: 'insist on a terminal' },
       stdin: { type: 'boolean', default: true, describe: 'relay input; --no-stdin leaves it alone' },
       hostname: { type: 'string', describe: "host name inside (default: the machine's)" },
+      ...limitOptions,
       confine: {
         type: 'boolean',
         describe: 'without the means to reach out of the pod (default with --root); --no-confine leaves them',
@@ -61,6 +64,7 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
         .replace(/^[^A-Za-z0-9]+|[^A-Za-z0-9_.-]/g, '')
         .slice(0, 64);
     const { root, hostname, cwd } = args;
+    const limits = readLimits(args);
     if (args.confine && root === undefined && process.geteuid!() === 0) {
       throw usageError(
         'pod-run',
@@ -76,6 +80,7 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
       ...(cwd === undefined ? {} : { cwd }),
       ...((terminal && windowSize(0)) || {}),
       plain: !args.detach && !terminal,
+      ...(limits ? { limits } : {}),
       confine: args.confine ?? root !== undefined,
     });
     if (args.detach) {
@@ -98,6 +103,8 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
       await attachment.end.catch(() => {});
       throw cause;
     }
-    return reportEnd('pod-run', name, await attachment.end);
+    const end = await attachment.end;
+    await removeGroups(pod.entry.groups ?? []);
+    return reportEnd('pod-run', name, end);
   },
 );

@@ -2,6 +2,7 @@
  * What an engine is: it makes images of sessions and sessions of images. Two exist by design: `user` (here, no
  * module, no root for one's own sessions) and `kmod`. Either restarts what the other dumped.
  */
+import type { Records } from '../image/record.ts';
 import type { Sink } from '../stream/sink.ts';
 
 /** What to dump. */
@@ -16,6 +17,8 @@ export interface DumpTarget {
   rooted: boolean;
   /** The pod confines it: what it lacks is the pod's, and no part of the image. */
   confined?: boolean;
+  /** Limits of the pod. */
+  limits?: Records['pod']['limits'];
   /** The pod's mounts when it was made (lib/runtime/mount-list.ts), and the root folder it was given. */
   mounts?: { before: readonly string[]; root?: string };
 }

@@ -16,6 +16,7 @@ import { nativeProgram } from '../../native/index.ts';
 import { listMounts } from '../runtime/mount-list.ts';
 import { runtimeDirectory } from '../runtime/runtime-dir.ts';
 import { PodError } from '../stream/error.ts';
+import { type Groups, joinGroups, type Limits } from './cgroups.ts';
 import { type Clocks, clockOffsets } from './clocks.ts';
 import { keptCapabilities } from './confine.ts';
 import { killPod } from './kill.ts';
@@ -46,6 +47,10 @@ export interface PodOptions {
   plain?: boolean;
   /** Without the means to reach out of the pod; see docs/pods.md. Default: not. */
   confine?: boolean;
+  /** Of the whole session, by control groups. */
+  limits?: Limits;
+  /** Told when the limits can't be had, and the pod is made without; without this it is not made. */
+  withoutLimits?: (cause: PodError) => void;
 }
 
 export interface Pod {
@@ -101,6 +106,15 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
   await channel.expect('ready');
   const stat = readStat(initPid);
   if (!stat) throw new PodError('other', `pod ${options.name} ended while it was made`);
+  let groups: Groups | undefined;
+  try {
+    const { limits } = options;
+    if (limits) groups = orWithout(options, () => joinGroups(limits, options.name, initPid));
+  } catch (cause) {
+    // pid 1 ends when nobody is there to give it the word.
+    channel.close();
+    throw cause;
+  }
   const entry: PodEntry = {
     version: 1,
     name: options.name,
@@ -115,6 +129,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     socket: socketPath(options.name),
     held: true,
     ...(options.confine ? { confined: true } : { mounts: listMounts(initPid) }),
+    ...(groups ? { groups: groups.folders, limits: limitsEntry(options.limits!) } : {}),
   };
   writeEntry(entry);
 
@@ -123,6 +138,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     // Before the word: afterwards the session may end at any moment, and pid 1 removes the entry that is there.
     writeEntry(settled);
     try {
+      if (groups) orWithout(options, groups.set);
       channel.send(word);
       await channel.expect('started');
     } catch (cause) {
@@ -144,6 +160,22 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
       channel.close();
     },
   };
+}
+
+/** A step on the way to limits; undefined when it fails and the pod may do without. */
+function orWithout<T>({ withoutLimits }: PodOptions, step: () => T): T | undefined {
+  try {
+    return step();
+  } catch (cause) {
+    if (!withoutLimits) throw cause;
+    withoutLimits(PodError.from(cause));
+    return undefined;
+  }
+}
+
+/** JSON has no integers of 64 bits. */
+function limitsEntry({ memory, ...others }: Limits): NonNullable<PodEntry['limits']> {
+  return { ...others, ...(memory === undefined ? {} : { memory: String(memory) }) };
 }
 
 function resolveRoot(path: string): string {

@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { native } from '../../native/index.ts';
 import { PodError } from '../stream/error.ts';
+import { removeGroups } from './cgroups.ts';
 import { connectPod } from './console.ts';
 import { isAlive, pidNamespace, processesByNamespace, readStat, tracerOf } from './proc.ts';
 import { type PodEntry, sweep } from './registry.ts';
@@ -24,6 +25,7 @@ export async function killPod(entry: PodEntry): Promise<void> {
     send(entry, 'SIGKILL');
     await waitGone(entry);
   }
+  await removeGroups(entry.groups ?? []);
   sweep(entry.name);
 }
 

@@ -46,12 +46,17 @@ function fromPod(entry: PodEntry): FoundSession {
       init: entry.init,
       rooted: entry.root !== null,
       ...(entry.confined ? { confined: true } : {}),
+      ...(entry.limits ? { limits: limitsOf(entry.limits) } : {}),
       ...(entry.mounts
         ? { mounts: { before: entry.mounts, ...(entry.root === null ? {} : { root: entry.root }) } }
         : {}),
     },
     pod: entry,
   };
+}
+
+function limitsOf({ memory, ...others }: NonNullable<PodEntry['limits']>): NonNullable<DumpTarget['limits']> {
+  return { ...others, ...(memory === undefined ? {} : { memory: BigInt(memory) }) };
 }
 
 export interface DumpSessionOptions {

@@ -4,9 +4,10 @@ import { Restart } from '../engine/user/restart.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
 import { quote } from '../image/model.ts';
 import type { Records } from '../image/record.ts';
+import type { Limits } from '../pod/cgroups.ts';
 import { hasTimeNamespaces, readClocks } from '../pod/clocks.ts';
 import { keptCapabilities } from '../pod/confine.ts';
-import { holdPod, type PreparedPod } from '../pod/create.ts';
+import { holdPod, type PodOptions, type PreparedPod } from '../pod/create.ts';
 import { isName, type PodEntry } from '../pod/registry.ts';
 import { readDescriptor } from '../stream/descriptor.ts';
 import { PodError } from '../stream/error.ts';
@@ -22,6 +23,8 @@ export interface RestartSessionOptions {
   ignoreCpu?: boolean | undefined;
   /** Without the means to reach out of the pod. Default: as the session was. */
   confine?: boolean | undefined;
+  /** Instead of those that the session had. */
+  limits?: Limits | undefined;
   /** Put what undoes layers before the parser of the image. */
   open: (image: Sink) => Sink;
   warn: (sentence: string) => void;
@@ -133,9 +136,23 @@ async function makePod(restart: Restart, options: RestartSessionOptions): Promis
     ...(options.root === undefined ? {} : { root: options.root }),
     ...(hostname === '' ? {} : { hostname }),
     console: consoleNumber(image.objects),
+    ...limitsFor(options, image.pod!.limits),
     confine: options.confine ?? image.pod!.confined ?? false,
     ...clocksOf(hello, options.warn),
   });
+}
+
+/** Limits the user asks for must be had; those of the image are a matter of the machine it came from. */
+function limitsFor(
+  { limits, warn }: RestartSessionOptions,
+  inImage: Limits | undefined,
+): Pick<PodOptions, 'limits' | 'withoutLimits'> {
+  if (limits) return { limits };
+  if (!inImage) return {};
+  return {
+    limits: inImage,
+    withoutLimits: ({ message }) => warn(`the session's limits don't hold: ${message}`),
+  };
 }
 
 /** A second more or less is noticed by nobody. */

@@ -382,6 +382,7 @@ function podRecord(target: DumpTarget, view: SessionView, names: Collected['name
     rooted: target.rooted,
     init: target.init !== undefined,
     ...(target.confined ? { confined: true } : {}),
+    ...(target.limits ? { limits: target.limits } : {}),
   };
 }
 
