@@ -46,7 +46,8 @@ export function findPlace(controller: Controller, view: View = readView()): Plac
     const [before, after] = line.split(' - ') as [string, string?];
     const [type, , options] = after?.split(' ') ?? [];
     const [, , , part, point] = before.split(' ');
-    const below = (path: string) => join(point!, part === '/' || !path.startsWith(part!) ? path : path.slice(part!.length));
+    const below = (path: string) =>
+      join(point!, part === '/' || !path.startsWith(part!) ? path : path.slice(part!.length));
     if (type === 'cgroup' && options!.split(',').includes(controller)) {
       const mine = own.find(([, names]) => names?.split(',').includes(controller));
       if (mine) return { version: 1, folder: below(mine[2]) };
@@ -129,7 +130,10 @@ export function joinGroups(limits: Limits, name: string, pid: number, view?: Vie
       sweep(place.folder);
       const folder = join(place.folder, `${prefix}${name}-${pid}`);
       attempt(controller, () => {
-        if (place.version === 2 && !read(join(place.folder, 'cgroup.subtree_control')).split(/\s+/).includes(controller))
+        if (
+          place.version === 2 &&
+          !read(join(place.folder, 'cgroup.subtree_control')).split(/\s+/).includes(controller)
+        )
           writeFileSync(join(place.folder, 'cgroup.subtree_control'), `+${controller}`);
         mkdirSync(folder, { recursive: true });
       });

@@ -21,7 +21,11 @@ export function readLimits(given: {
   if (memory !== undefined) {
     const found = /^(\d{1,15})([KMGT]?)(iB|B)?$/i.exec(memory);
     if (!found || BigInt(found[1]!) === 0n)
-      throw new PodError('usage', `${JSON.stringify(memory)} is no amount of memory`, 'for example 512M or 2G');
+      throw new PodError(
+        'usage',
+        `${JSON.stringify(memory)} is no amount of memory`,
+        'for example 512M or 2G',
+      );
     limits.memory = BigInt(found[1]!) << units[found[2]!.toUpperCase() as keyof typeof units];
   }
   if (cpus !== undefined) {

@@ -16,7 +16,14 @@ t.test('as users write them', (t) => {
     pids: 20,
   });
   t.strictSame(readLimits({ memory: '2GiB' }), { memory: 2n << 30n });
-  for (const wrong of [{ memory: '1.5G' }, { memory: '0' }, { memory: 'much' }, { cpus: 0 }, { pids: 1.5 }, { pids: 0 }])
+  for (const wrong of [
+    { memory: '1.5G' },
+    { memory: '0' },
+    { memory: 'much' },
+    { cpus: 0 },
+    { pids: 1.5 },
+    { pids: 0 },
+  ])
     t.throws(() => readLimits(wrong), { message: /wants|is no amount of memory/ }, JSON.stringify(wrong));
   t.end();
 });
@@ -47,7 +54,9 @@ t.test('places of version 2', (t) => {
   t.equal(read('podstream-x-4194304/pids.max'), '10', 'pid 1 is one more');
   t.equal(read('podstream-x-4194304/cgroup.procs'), '4194304');
   t.equal(read('cgroup.subtree_control'), '+pids', 'what is not passed on yet');
-  t.throws(() => joinGroups({ pids: 1 }, 'x', 1, { own: '0::/\n', mounts: '' }), { message: /--pids can't be had here/ });
+  t.throws(() => joinGroups({ pids: 1 }, 'x', 1, { own: '0::/\n', mounts: '' }), {
+    message: /--pids can't be had here/,
+  });
   t.end();
 });
 
@@ -56,12 +65,15 @@ const groupsOf = (shell: Shell): { groups: string[] } =>
 
 const possible = process.getuid!() === 0 && findPlace('memory')?.version === 1;
 
-t.test('limits hold, and go along', { skip: !possible && 'needs control groups of version 1, and root' }, async (t) => {
-  const shell = makeShell(t, 'root');
-  const script = 'while :; do test -e $F/go && python3 $F/try.py; sleep 0.1; done';
-  writeFileSync(
-    join(shell.folder, 'try.py'),
-    `import os, time
+t.test(
+  'limits hold, and go along',
+  { skip: !possible && 'needs control groups of version 1, and root' },
+  async (t) => {
+    const shell = makeShell(t, 'root');
+    const script = 'while :; do test -e $F/go && python3 $F/try.py; sleep 0.1; done';
+    writeFileSync(
+      join(shell.folder, 'try.py'),
+      `import os, time
 os.rename(os.environ["F"] + "/go", os.environ["F"] + "/went")
 made = []
 try:
@@ -82,42 +94,46 @@ share = (time.process_time() - used)
 open(os.environ["F"] + "/result", "w").write(f"{len(made)} {status} {share}")
 os.rename(os.environ["F"] + "/result", os.environ["F"] + "/done")
 `,
-  );
-  const tried = async () => {
-    rmSync(join(shell.folder, 'done'), { force: true });
-    writeFileSync(join(shell.folder, 'go'), '');
-    await until(t, 'tried', () => existsSync(join(shell.folder, 'done')));
-    const [forks, status, share] = readFileSync(join(shell.folder, 'done'), 'utf8').split(' ').map(Number);
-    // The shell and python are two of the twelve.
-    t.equal(forks, 10, 'processes');
-    t.equal(status, 9, 'memory: killed for want of it');
-    t.ok(share! < 0.6, `a third of a processor: ${share}`);
-  };
-  const started = shell.sh(`pod-run --name l -d --memory 64M --cpus 0.3 --pids 12 -- sh -c '${script}'`);
-  t.equal(started.status, 0, started.stderr);
-  await tried();
-  const { groups } = groupsOf(shell);
-  t.equal(groups.length, 3);
-  const moved = shell.sh('pod-dump --then kill l > $F/image && pod-restart -d < $F/image');
-  t.equal(moved.status, 0, moved.stderr);
-  t.equal(moved.stderr, '');
-  for (const folder of groups) t.notOk(existsSync(folder), 'those of the first pod are gone');
-  await tried();
-  const next = groupsOf(shell).groups;
-  t.equal(shell.sh('pod-kill l').status, 0);
-  for (const folder of next) t.notOk(existsSync(folder));
-  t.equal(shell.sh('pod-run --name l --pids 5 --no-stdin -- true').status, 0);
+    );
+    const tried = async () => {
+      rmSync(join(shell.folder, 'done'), { force: true });
+      writeFileSync(join(shell.folder, 'go'), '');
+      await until(t, 'tried', () => existsSync(join(shell.folder, 'done')));
+      const [forks, status, share] = readFileSync(join(shell.folder, 'done'), 'utf8').split(' ').map(Number);
+      // The shell and python are two of the twelve.
+      t.equal(forks, 10, 'processes');
+      t.equal(status, 9, 'memory: killed for want of it');
+      t.ok(share! < 0.6, `a third of a processor: ${share}`);
+    };
+    const started = shell.sh(`pod-run --name l -d --memory 64M --cpus 0.3 --pids 12 -- sh -c '${script}'`);
+    t.equal(started.status, 0, started.stderr);
+    await tried();
+    const { groups } = groupsOf(shell);
+    t.equal(groups.length, 3);
+    const moved = shell.sh('pod-dump --then kill l > $F/image && pod-restart -d < $F/image');
+    t.equal(moved.status, 0, moved.stderr);
+    t.equal(moved.stderr, '');
+    for (const folder of groups) t.notOk(existsSync(folder), 'those of the first pod are gone');
+    await tried();
+    const next = groupsOf(shell).groups;
+    t.equal(shell.sh('pod-kill l').status, 0);
+    for (const folder of next) t.notOk(existsSync(folder));
+    t.equal(shell.sh('pod-run --name l --pids 5 --no-stdin -- true').status, 0);
 
-  // A machine without control groups: the session runs, and the user is told.
-  const bare = shell.sh(`unshare -m sh -c 'umount -R -l /sys/fs/cgroup; pod-restart -d < $F/image'`);
-  t.equal(bare.status, 0, bare.stderr);
-  t.match(bare.stderr, "the session's limits don't hold: --memory can't be had here: this machine has no memory controller");
-  t.equal(shell.sh('pod-kill l').status, 0);
+    // A machine without control groups: the session runs, and the user is told.
+    const bare = shell.sh(`unshare -m sh -c 'umount -R -l /sys/fs/cgroup; pod-restart -d < $F/image'`);
+    t.equal(bare.status, 0, bare.stderr);
+    t.match(
+      bare.stderr,
+      "the session's limits don't hold: --memory can't be had here: this machine has no memory controller",
+    );
+    t.equal(shell.sh('pod-kill l').status, 0);
 
-  const other = makeShell(t, 'nobody');
-  const refused = other.sh('pod-run --name l --memory 64M -- true');
-  t.equal(refused.status, 1);
-  t.match(refused.stderr, /--memory can't be had here: EACCES/);
-  t.match(refused.stderr, 'hint: limits need control groups');
-  t.strictSame(other.files(), []);
-});
+    const other = makeShell(t, 'nobody');
+    const refused = other.sh('pod-run --name l --memory 64M -- true');
+    t.equal(refused.status, 1);
+    t.match(refused.stderr, /--memory can't be had here: EACCES/);
+    t.match(refused.stderr, 'hint: limits need control groups');
+    t.strictSame(other.files(), []);
+  },
+);
