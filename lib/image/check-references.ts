@@ -124,6 +124,9 @@ export class ReferenceChecker {
       case kinds.fs:
         files.fs(readRecord('fs', frame));
         return;
+      case kinds.seccomp:
+        tree.filter(readRecord('seccomp', frame));
+        return;
       case kinds.handlers:
         files.handlers(readRecord('handlers', frame));
         return;

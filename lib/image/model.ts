@@ -52,6 +52,7 @@ const sectionByKind: Partial<Record<KindName, Section>> = {
   content: 'objects',
   'fd-table': 'objects',
   'file-locks': 'objects',
+  seccomp: 'objects',
   fs: 'objects',
   handlers: 'objects',
   process: 'tasks',
@@ -78,6 +79,7 @@ export const bounds = {
   openFiles: 1 << 19,
   tables: 32768,
   locks: 1 << 20,
+  filters: 16384,
   /** Highest descriptor number. */
   descriptor: 1 << 24,
   /** Bytes of one shared memory object or unlinked file. */

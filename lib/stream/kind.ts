@@ -15,6 +15,7 @@ export const kinds = {
   areas: 20,
   pages: 21,
   content: 22,
+  seccomp: 26,
   regular: 32,
   directory: 33,
   device: 34,

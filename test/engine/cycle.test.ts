@@ -41,6 +41,9 @@ const conflicting = new Set(['blocked-flock', 'file-locks', 'hidden-lock']);
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
 const refused = new Set(['hidden-lock-which', 'unix-backlog-data']);
 
+/** What only root can dump: an ordinary user's dump is refused. */
+const rootsToDump = new Set(['seccomp-own']);
+
 /** A dump leaves them in a state in which the next one must refuse, until the program has gone further. */
 const once = new Set(['unix-empty-messages']);
 
@@ -63,6 +66,9 @@ function ways(program: Program): CycleOptions[] {
     .filter(({ as }) => isRoot || as === 'nobody')
     // What only root can set up runs as root in every mode.
     .map((way) => (program.rootOnly ? { ...way, as: 'root' as const } : way))
+    .map((way) =>
+      rootsToDump.has(program.name) && way.as === 'nobody' ? { ...way, mode: 'refused' as const } : way,
+    )
     .map((way) => (program.podOnly ? { ...way, via: 'pod' as const } : way))
     .filter(({ mode }) => mode !== 'alive' || !holdsNames.has(program.name));
   return [...new Map(possible.map((way) => [JSON.stringify(way), way])).values()];

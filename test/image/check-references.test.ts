@@ -299,6 +299,22 @@ t.test('images that do not fit are damaged, and the message names what', async (
       /process 2 is defined twice/,
     ],
     ['thread of another', withMeta('thread', { pid: 3 }), /does not follow/],
+    [
+      'a filter of no instructions',
+      before('fs', { kind: 'seccomp', meta: { id: 1, program: new Uint8Array(0) } }),
+      /no whole number of instructions/,
+    ],
+    [
+      'half an instruction',
+      before('fs', { kind: 'seccomp', meta: { id: 1, program: new Uint8Array(12) } }),
+      /no whole number of instructions/,
+    ],
+    ['no filter', withMeta('thread', { seccomp: { filters: [3] } }), /seccomp filter 3/],
+    [
+      'strict and filtered',
+      withMeta('thread', { seccomp: { strict: true, filters: [3] } }),
+      /strict mode and has filters/,
+    ],
     ['a leader apart', withMeta('thread', { files: 1 }), /the first of its process/],
     [
       'descriptors from nowhere',

@@ -547,6 +547,14 @@ export function hostileImages(absent: string): HostileImage[] {
     beyond('descriptor 2^31', /descriptor 2147483648/, descriptor(9, 2 ** 31)),
     refused('descriptor 2^24 - 1', /descriptor/, descriptor(9, 2 ** 24 - 1)),
     refused('an eventfd above its maximum', /./, open('eventfd', { count: maxU64, semaphore: false })),
+    refused(
+      'a seccomp filter that is none',
+      /seccomp filter/,
+      both(
+        before('fs', { kind: 'seccomp', meta: { id: 1, program: new Uint8Array(16).fill(0xff) } }),
+        thread({ seccomp: { filters: [1] } }),
+      ),
+    ),
     refused('a descriptor of a process that is not', /process 4194303/, open('pidfd', { pid: 4194303 })),
     refused('a descriptor of no thread', /thread 4194303/, open('pidfd', { pid: 4194303, thread: true })),
     open12('a process that ended as none can', open('pidfd', { pid: 0, status: 0xffff_ffff })),

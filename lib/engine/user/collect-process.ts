@@ -7,6 +7,7 @@ import { PodError } from '../../stream/error.ts';
 import { PR, REG, registerWords, SYS } from './abi.ts';
 import { type AskedMemory, askMemory } from './collect-memory.ts';
 import { interruptedCall } from './interrupted-call.ts';
+import type { FilterCollector } from './objects/seccomp.ts';
 import { describeProcess, inner, readStat, readStatus, type Status, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
 import { askRseq } from './rseq.ts';
@@ -171,9 +172,10 @@ export function threadRecord(
   view: SessionView,
   process: SessionProcess,
   thread: SessionThread,
+  filters: FilterCollector,
 ): { meta: Thread; data: Uint8Array } {
   const status = readStatus(process.pid, thread.tid);
-  refuseThread(process, thread, status, view.podFilters);
+  refuseThread(process, thread);
   const { rseq, ...asked } = view.within(
     process.pid,
     (remote) => ({
@@ -190,6 +192,7 @@ export function threadRecord(
     pid: process.innerPid,
     tid: thread.innerTid,
     ...thread.own,
+    ...filters.of(process.pid, thread.tid, status),
     comm: readFileSync(`/proc/${process.pid}/task/${thread.tid}/comm`, 'utf8').replace(/\n$/, ''),
     registers: thread.state.resumable,
     signalMask: thread.state.mask,
@@ -206,28 +209,13 @@ export function threadRecord(
   return { meta, data: thread.state.extended };
 }
 
-function refuseThread(
-  process: SessionProcess,
-  thread: SessionThread,
-  status: Status,
-  podFilters: number,
-): void {
+function refuseThread(process: SessionProcess, thread: SessionThread): void {
   const words = registerWords(thread.state.registers);
   if (words[REG.cs] !== 0x33n)
     throw new PodError(
       'cannot-checkpoint',
       `${describeProcess(process.pid)} runs 32-bit code, which this engine does not handle`,
     );
-  const seccomp = status.get('Seccomp')?.[0] ?? '0';
-  // Linux 5.9 and later count them.
-  const filters = Number(status.get('Seccomp_filters')?.[0] ?? 0);
-  if (seccomp !== '0' && (podFilters === 0 || filters !== podFilters)) {
-    throw new PodError(
-      'cannot-checkpoint',
-      `${describeProcess(process.pid)} has a seccomp filter, which is not handled yet`,
-      'start the program without its sandbox',
-    );
-  }
 }
 
 interface AskedThread {

@@ -24,6 +24,7 @@ import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './
 import { Freezer } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
 import type { OutRecord } from './objects/file-object.ts';
+import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
 import { countOtherIpc, listSysvSegments } from './objects/sysv-shm.ts';
 import type { PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
@@ -54,14 +55,15 @@ export function dump(target: DumpTarget, options: DumpOptions, sink: Sink): Stop
 }
 
 function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: number): StoppedSession {
-  const freezer = new Freezer({ suspendSeccomp: false });
+  const freezer = new Freezer();
   const writer = new StreamWriter(sink);
   const carriers = new Carriers();
   try {
     const frozen = freezer.freeze(target.roots);
     if (frozen.every((process) => process.zombie))
       throw new PodError('cannot-checkpoint', `${target.name} has no running process`);
-    const view = new SessionView(frozen, podFilters(target));
+    refuseFiltered(frozen, freezer.suspendsSeccomp, podFilters(target));
+    const view = new SessionView(frozen);
     let collected: Collected;
     try {
       collected = collect(target, view, putOff, carriers);
@@ -168,6 +170,7 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
   const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, loss });
   const shared: OutRecord[] = [];
   const tasks: OutRecord[] = [];
+  const filters = new FilterCollector(podFilters(target));
   const spaces: {
     id: number;
     process: SessionProcess;
@@ -188,7 +191,7 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
       shared.push({ name: 'handlers', meta: { id: own.handlers, actions: asked.handlers } });
     tasks.push({ name: 'process', meta: processRecord(process, own, asked) });
     for (const thread of process.threads) {
-      const { meta, data } = threadRecord(view, process, thread);
+      const { meta, data } = threadRecord(view, process, thread, filters);
       tasks.push({ name: 'thread', meta, data });
     }
   }
@@ -208,7 +211,7 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
     names,
     clocks,
     tree,
-    records: [...records, ...files.records, ...shared, ...tasks],
+    records: [...records, ...files.records, ...shared, ...filters.records, ...tasks],
     pages,
     end: files.end,
   };
@@ -349,6 +352,8 @@ function hello(
     if (name === 'process' && (meta as Records['process']).timers) requires.add('posix-timers');
     if (name === 'thread' && (meta as Records['thread']).robustList) requires.add('futex-lists');
     if (name === 'thread' && (meta as Records['thread']).rseq) requires.add('rseq');
+    if (name === 'seccomp' || (name === 'thread' && (meta as Records['thread']).seccomp))
+      requires.add('seccomp');
     if (name === 'thread' && isSplit(meta as Records['thread'])) requires.add('split-threads');
   }
   return {

@@ -64,14 +64,14 @@ const gone = Symbol('gone');
 export class Freezer {
   readonly #seized = new Set<number>();
   readonly #groupStopped = new Set<number>();
-  readonly #options: number;
+  #suspendsSeccomp = true;
   #thawed = false;
   readonly #vdsos = new Map<number, Range | undefined>();
   #patience = stopTimeout;
 
-  /** `suspendSeccomp`: a filter of the session must not see the calls we make in it; needs CAP_SYS_ADMIN. */
-  constructor(options: { suspendSeccomp: boolean }) {
-    this.#options = PTRACE.optionSysGood | (options.suspendSeccomp ? PTRACE.optionSuspendSeccomp : 0);
+  /** A filter of the session does not see the calls we make in it: that takes CAP_SYS_ADMIN, of the computer's root. */
+  get suspendsSeccomp(): boolean {
+    return this.#suspendsSeccomp;
   }
 
   /** Stop the trees below `roots` (host pids), parents before children. */
@@ -207,7 +207,7 @@ export class Freezer {
     const addon = native();
     if (!this.#seized.has(tid)) {
       try {
-        addon.seize(tid, this.#options);
+        this.#seize(tid);
       } catch (cause) {
         // The dead that nobody has waited for yet can't be seized: EPERM.
         if (isGone(cause) || !isAlive(tid)) return gone;
@@ -236,6 +236,19 @@ export class Freezer {
       // A signal was just being delivered: it must reach the task, our stop comes right behind it.
       addon.resume(tid, PTRACE.cont, stop.event === 0 ? stop.signal : 0);
     }
+  }
+
+  #seize(tid: number): void {
+    if (this.#suspendsSeccomp) {
+      try {
+        native().seize(tid, PTRACE.optionSysGood | PTRACE.optionSuspendSeccomp);
+        return;
+      } catch (cause) {
+        if (isGone(cause) || !isAlive(tid)) throw cause;
+      }
+    }
+    native().seize(tid, PTRACE.optionSysGood);
+    this.#suspendsSeccomp = false;
   }
 
   /** Where a process has the kernel's vdso; asked once each attempt, since exec(2) moves it. */

@@ -53,6 +53,7 @@ const notObjects = new Set<string>([
   'file-locks',
   'fs',
   'handlers',
+  'seccomp',
   'process',
   'thread',
 ]);
@@ -70,6 +71,7 @@ export class ImageRecords {
   readonly locks: Records['file-locks'][] = [];
   readonly fs = new Map<number, Records['fs']>();
   readonly handlers = new Map<number, Records['handlers']>();
+  readonly filters = new Map<number, Records['seccomp']>();
   readonly processes = new Map<number, ProcessImage>();
   #bytes = 0;
   #values = 0;
@@ -142,6 +144,11 @@ export class ImageRecords {
       case 'handlers': {
         const record = readRecord(name, frame);
         this.handlers.set(record.id, record);
+        return;
+      }
+      case 'seccomp': {
+        const record = readRecord(name, frame);
+        this.filters.set(record.id, record);
         return;
       }
       case 'process': {

@@ -25,6 +25,7 @@ const knownFeatures = new Set([
   'memfd',
   'mapped-locks',
   'descriptors-in-flight',
+  'seccomp',
   'socket-backlog',
   'split-threads',
   'thread-groups',

@@ -24,16 +24,13 @@ export class SessionView {
   /** Parents before children. */
   readonly processes: readonly SessionProcess[];
   readonly losses: string[] = [];
-  /** How many seccomp filters each task has that are the pod's and not the session's. */
-  readonly podFilters: number;
   readonly #byPid = new Map<number, SessionProcess>();
   /** Threads that are not their process's first. */
   readonly #byTid = new Map<number, { process: SessionProcess; thread: SessionThread }>();
   readonly #injectors = new Map<number, { injector: Injector; best: SessionThread }>();
   readonly #mmOwner = new Map<number, number>();
 
-  constructor(frozen: readonly FrozenProcess[], podFilters = 0) {
-    this.podFilters = podFilters;
+  constructor(frozen: readonly FrozenProcess[]) {
     this.processes = frozen.map((process) => ({
       ...process,
       threads: process.threads.map((thread) => ({ ...thread, state: readThreadState(thread.tid) })),

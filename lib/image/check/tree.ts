@@ -1,7 +1,7 @@
 /** The process tree, and the processes and threads that fill it. */
 import { bounds, limitCount, type Semantics, type TreeEntry } from '../model.ts';
 import type { Records } from '../record.ts';
-import { beyond, damaged } from './fault.ts';
+import { beyond, damaged, IdSpace } from './fault.ts';
 
 interface Node {
   zombie: boolean;
@@ -19,6 +19,7 @@ export class TreeCheck {
   readonly #groups = new Map<number, number>();
   readonly #threadGroups = new Map<number, number>();
   readonly #tids = new Set<number>();
+  readonly #filters = new IdSpace('seccomp filter', bounds.filters);
   #current: { pid: number; threads: number; leader: boolean } | undefined;
 
   constructor(semantics: Semantics) {
@@ -70,11 +71,22 @@ export class TreeCheck {
         `thread ${tid}: its credentials have ${uids.length} user ids and ${gids.length} group ids`,
       );
     checkSignals(record.pending, `thread ${tid}`);
+    const { strict, filters = [] } = record.seccomp ?? {};
+    if (strict && filters.length > 0)
+      throw damaged(`thread ${tid} is in seccomp's strict mode and has filters`);
+    for (const id of filters) this.#filters.require(id, `thread ${tid}`);
     this.#tids.add(tid);
     current.threads += 1;
     current.leader ||= tid === pid;
     if (this.#semantics === '2.4' && tid !== pid)
       throw damaged(`process ${pid} has the thread ${tid}, which 2.4 lacked`);
+  }
+
+  /** A seccomp filter: the kernel reads what it says, here it is only counted. */
+  filter({ id, program }: Records['seccomp']): void {
+    if (program.length === 0 || program.length % instruction !== 0)
+      throw damaged(`seccomp filter ${id} has no whole number of instructions`);
+    this.#filters.define(id);
   }
 
   /** All processes came. */
@@ -121,6 +133,8 @@ export class TreeCheck {
   }
 }
 
+/** struct sock_filter. */
+const instruction = 8;
 const lastSignal = 64;
 const SIGKILL = 9;
 
