@@ -28,9 +28,14 @@ const filterMode = 2;
 
 const modeOf = (status: Status) => Number(status.get('Seccomp')?.[0] ?? 0);
 
-/** Filters that are in place. Before Linux 5.9 nobody counts them: then there is one too many for any pod. */
-const countOf = (status: Status) =>
-  modeOf(status) === 0 ? 0 : Number(status.get('Seccomp_filters')?.[0] ?? Number.POSITIVE_INFINITY);
+/** Filters that are in place; strict mode, and filters that nobody counts (before Linux 5.9), are more than any pod has. */
+function countOf(status: Status): number {
+  const mode = modeOf(status);
+  if (mode === 0) return 0;
+  return mode === filterMode
+    ? Number(status.get('Seccomp_filters')?.[0] ?? Number.POSITIVE_INFINITY)
+    : Number.POSITIVE_INFINITY;
+}
 
 /**
  * Before any call is made in the session: `suspended` says that filters won't see them. The first `inherited` are the
