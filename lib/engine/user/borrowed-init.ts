@@ -13,17 +13,31 @@ export interface BorrowedInit {
   giveBack(): void;
 }
 
-/** `pid` of the host. Whoever it forks is traced too, and dies with us. */
-export function borrowInit(pid: number): BorrowedInit {
+/**
+ * `pid` of the host. Whoever it forks is traced too, and dies with us; when the session is `filtered` (seccomp), its
+ * filters don't see the calls that we make in it after they are in place.
+ */
+export function borrowInit(pid: number, filtered: boolean): BorrowedInit {
   const addon = native();
   const options =
     PTRACE.optionSysGood |
     PTRACE.optionTraceFork |
     PTRACE.optionTraceVfork |
     PTRACE.optionTraceClone |
-    PTRACE.optionExitKill;
+    PTRACE.optionExitKill |
+    (filtered ? PTRACE.optionSuspendSeccomp : 0);
   const before = new Set(listDescriptors(pid));
-  addon.seize(pid, options);
+  try {
+    addon.seize(pid, options);
+  } catch (cause) {
+    if (!filtered) throw cause;
+    throw new PodError(
+      'cannot-restart',
+      'the session has seccomp filters, which only root can put back',
+      'restart as root, outside of containers and sandboxes',
+      { cause },
+    );
+  }
   addon.interrupt(pid);
   for (;;) {
     const stop = addon.waitStop(pid, 5000);

@@ -64,7 +64,11 @@ export class SessionBuilder {
     const init = this.#pod.initPid;
     checkFiles(this.#image, `/proc/${init}/root`);
     this.#warnOfCut();
-    const borrowed = borrowInit(init);
+    const threads = [...this.#image.processes.values()].flatMap((each) => each.threads);
+    const borrowed = borrowInit(
+      init,
+      threads.some(({ record }) => record.seccomp !== undefined),
+    );
     this.#init = borrowed;
     const builder = borrowed.task;
     this.#setNames(builder.remote);

@@ -11,6 +11,7 @@ import type { SegmentBuilder } from './build-segments.ts';
 import { type BuiltTree, detach } from './build-tree.ts';
 import { type ImageRecords, needed, type ProcessImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
+import { restoreFilters } from './objects/seccomp.ts';
 import { fetchFile } from './objects/share-file.ts';
 import { readStat } from './proc.ts';
 
@@ -149,6 +150,10 @@ export class SessionStart {
       });
     }
     for (const { tasks, image } of sets) build.armTimers(tasks[0]!, image.record);
+    for (const { tasks, image } of sets) {
+      const records = image.threads.map(({ record }) => record);
+      restoreFilters(tasks, records, this.#made.image.filters);
+    }
     for (const { tasks, image } of sets) {
       const space = needed(this.#made.image.spaces, image.record.mm, 'address space');
       tasks.forEach((task, index) => {
