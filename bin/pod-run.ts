@@ -1,9 +1,11 @@
+import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { isatty } from 'node:tty';
 import { runSpec } from '../lib/cli/main.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { attachPod } from '../lib/pod/attach.ts';
 import { removeGroups } from '../lib/pod/cgroups.ts';
+import { checkMachine, formatFindings } from '../lib/pod/check-machine.ts';
 import { preparePod } from '../lib/pod/create.ts';
 import { limitOptions, readLimits } from '../lib/pod/limits.ts';
 import { reportEnd } from '../lib/pod/report-end.ts';
@@ -19,7 +21,7 @@ In the foreground, pod-run sits at the console: with a terminal like a login (de
 it relays input and output as they are. Its exit status is the session's: the main process's, or 128 + signal; 127
 when there is no such command, 126 when it cannot be run. The session goes on when pod-run goes away.`,
     positionals: [
-      { name: 'COMMAND', describe: 'the program to run' },
+      { name: 'COMMAND', describe: 'the program to run', required: false },
       { name: 'ARGUMENT', describe: 'its arguments', required: false, rest: true },
     ],
     passThrough: true,
@@ -40,16 +42,25 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
         type: 'boolean',
         describe: 'without the means to reach out of the pod (default with --root); --no-confine leaves them',
       },
+      check: { type: 'boolean', describe: 'say what this machine lets you do, and run nothing' },
       cwd: { type: 'string', describe: 'folder to start in, seen from inside' },
     },
     examples: [
       ['pod-run --name life -d -- node examples/life.js', 'a session in the background'],
+      ['pod-run --check', 'what works here, and what does not'],
       ['pod-run --name shell -- bash', 'a shell; ctrl-p ctrl-q leaves it running'],
       ['pod-run --name quake --root /media/stick/fs -- quake2', 'a session with a root of its own'],
     ],
   },
   async (args) => {
-    const [program, ...rest] = args.positionals as [string, ...string[]];
+    const [program, ...rest] = args.positionals;
+    if (args.check) {
+      if (program !== undefined) throw usageError('pod-run', '--check runs no command');
+      const findings = await checkMachine();
+      writeSync(1, formatFindings(findings));
+      return findings.some(({ needed, can }) => needed && !can) ? 1 : 0;
+    }
+    if (program === undefined) throw usageError('pod-run', 'COMMAND is missing: the program to run');
     const terminal = isatty(0) && isatty(1);
     if (args.tty && !args.detach && !terminal) {
       throw usageError(
