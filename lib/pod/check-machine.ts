@@ -84,7 +84,10 @@ export async function checkMachine(): Promise<Finding[]> {
       'control groups',
       groups.length === controllers.length,
       '--memory, --cpus and --pids',
-      `no ${controllers.filter(({ can }) => !can).map(({ name }) => ({ memory: '--memory', cpu: '--cpus', pids: '--pids' })[name]).join(', ')}: no such controller here, or its groups belong to others`,
+      `no ${controllers
+        .filter(({ can }) => !can)
+        .map(({ name }) => ({ memory: '--memory', cpu: '--cpus', pids: '--pids' })[name])
+        .join(', ')}: no such controller here, or its groups belong to others`,
     ),
     finding(
       'files and programs of other users',

@@ -28,7 +28,9 @@ for (const user of users) {
 t.test('where pods are not to be had', { skip: process.getuid!() !== 0 }, async (t) => {
   const shell = makeShell(t, 'nobody');
   // A user namespace in which no other may be made.
-  const done = shell.sh(`unshare -U -r sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; setpriv --bounding-set=-all --inh-caps=-all pod-run --check'`);
+  const done = shell.sh(
+    `unshare -U -r sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; setpriv --bounding-set=-all --inh-caps=-all pod-run --check'`,
+  );
   t.equal(done.status, 1, done.stdout);
   t.match(done.stdout, /^no {3}pods .*cannot make/m);
 });
