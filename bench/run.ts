@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- NAME…] [--runs N] [--quick]`: run the benchmarks (filters, dump, restart, start-up, life,
+ * `npm run bench [-- NAME…] [--runs N] [--quick]`: run the benchmarks (filters, dump, restart, tree, start-up, life,
  * memory; all by default) and print Markdown. --quick takes small sizes, to try the benchmarks themselves.
  */
 import { parseArgs } from 'node:util';
@@ -10,6 +10,7 @@ import { machine, showTime, watchMachine } from './harness.ts';
 import { benchPeakMemory } from './peak-memory.ts';
 import { benchRestart } from './restart.ts';
 import { Bench } from './session.ts';
+import { benchTree } from './tree.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -29,6 +30,13 @@ const benches: Record<string, (bench: Bench) => Promise<string>> = {
     return `${rows}\n\nWith 1 MiB of memory the session is stopped for ${showTime(await benchSmallDump(bench, runs))}.`;
   },
   restart: (bench) => benchRestart(bench, { runs, sizes }),
+  tree: (bench) => {
+    const trees = [
+      { processes: quick ? 20 : 200, threads: 0 },
+      { processes: 1, threads: quick ? 100 : 1000 },
+    ];
+    return benchTree(bench, { runs, trees });
+  },
   'start-up': (bench) => benchStartUp(bench, 2 * runs),
   life: (bench) => benchLife(bench, runs),
   memory: async (bench) => {

@@ -17,7 +17,7 @@ export class Bench {
   readonly #programs = mkdtempSync(join(tmpdir(), 'podstream-bench-'));
   readonly environment: NodeJS.ProcessEnv;
   readonly #pods = new Set<string>();
-  #memory: string | undefined;
+  readonly #compiled = new Map<string, string>();
 
   constructor() {
     const { NODE_EXTRA_CA_CERTS: _slow, NODE_OPTIONS: _options, ...plain } = process.env;
@@ -35,12 +35,21 @@ export class Bench {
 
   /** bench/memory.c, compiled. */
   get memory(): string {
-    if (this.#memory === undefined) {
-      const source = join(packageRoot(), 'bench/memory.c');
-      this.#memory = join(this.#programs, 'memory');
-      this.run(`cc -O2 -Wall -o ${this.#memory} ${source}`);
-    }
-    return this.#memory;
+    return this.#compile('memory');
+  }
+
+  /** bench/tree.c, compiled. */
+  get tree(): string {
+    return this.#compile('tree');
+  }
+
+  #compile(name: string): string {
+    const known = this.#compiled.get(name);
+    if (known !== undefined) return known;
+    const program = join(this.#programs, name);
+    this.run(`cc -O2 -Wall -o ${program} ${join(packageRoot(), `bench/${name}.c`)} -lpthread`);
+    this.#compiled.set(name, program);
+    return program;
   }
 
   /** Run a shell line to its end, stdin and stdout from and to a file; throws when any part of it fails. Seconds. */

@@ -16,7 +16,7 @@ import type {
 } from '../../lib/engine/user/objects/file-object.ts';
 import { fileObjects } from '../../lib/engine/user/objects/index.ts';
 import { borrow, closeLocal, control, sameFile } from '../../lib/engine/user/objects/local-calls.ts';
-import { findPages } from '../../lib/engine/user/page-source.ts';
+import { findPages, Pagemaps } from '../../lib/engine/user/page-source.ts';
 import { readAreas } from '../../lib/engine/user/proc.ts';
 import type { Remote } from '../../lib/engine/user/remote.ts';
 import { checkRecord, type Records } from '../../lib/image/record.ts';
@@ -120,7 +120,7 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
     const carried = carriers.finish((sentence) => losses.push(sentence));
     records.unshift(...carried.records);
     for (const source of carried.pages) {
-      const ranges = findPages(source);
+      const ranges = findPages(source, new Pagemaps());
       for (let index = 0; index < ranges.length; index += 2) {
         const [addr, end] = [ranges[index]!, ranges[index + 1]!];
         const data = new Uint8Array(Number(end - addr));

@@ -7,7 +7,7 @@ import { CLONE, NT_X86_XSTATE, PR, SYS } from './abi.ts';
 import { run } from './build-memory.ts';
 import { type ImageRecords, needed, type ProcessImage, type ThreadImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
-import { readStatus } from './proc.ts';
+import { readLimits, readStatus } from './proc.ts';
 import type { Remote, Word } from './remote.ts';
 import { planThreads, type ThreadContext } from './split-threads.ts';
 
@@ -58,25 +58,50 @@ export function enterDirectory(task: NewTask, fs: Records['fs']): void {
   remote.run([[SYS.umask, fs.umask]]);
 }
 
-/** sigaction(2) for all; what the image does not list is SIG_DFL. */
-export function setHandlers(task: NewTask, actions: Records['handlers']['actions']): void {
+const SIGKILL = 9;
+const SIGSTOP = 19;
+
+/** Signals whose disposition is not the default with all it has: what whoever is forked from this task starts with. */
+export function signalsInherited({ remote }: NewTask): number[] {
+  remote.reset();
+  const signals = Array.from({ length: 64 }, (_none, index) => index + 1);
+  const address = remote.reserve(actionSize * signals.length);
+  remote.run(
+    signals.map((signal, at) => [SYS.rt_sigaction, signal, 0, address + BigInt(actionSize * at), 8]),
+  );
+  const bytes = remote.read(address, actionSize * signals.length);
+  return signals.filter((_signal, at) =>
+    bytes.subarray(actionSize * at, actionSize * (at + 1)).some((byte) => byte !== 0),
+  );
+}
+
+/** struct sigaction of the kernel, bytes. */
+const actionSize = 32;
+
+/** sigaction(2) for what the image lists; of the rest those that `inherited` says are not SIG_DFL. */
+export function setHandlers(
+  task: NewTask,
+  actions: Records['handlers']['actions'],
+  inherited: readonly number[],
+): void {
   const { remote } = task;
   remote.reset();
-  const bytes = new Uint8Array(32 * (actions.length + 1));
+  const bytes = new Uint8Array(actionSize * (actions.length + 1));
   const view = new DataView(bytes.buffer);
   actions.forEach((action, index) => {
-    const at = 32 * (index + 1);
+    const at = actionSize * (index + 1);
     [action.handler, action.flags, action.restorer, action.mask].forEach((word, place) => {
       view.setBigUint64(at + 8 * place, word, true);
     });
   });
   const address = remote.put(bytes);
-  const listed = new Map(actions.map((action, index) => [action.signal, address + BigInt(32 * (index + 1))]));
-  const calls: Word[][] = [];
-  for (let signal = 1; signal <= 64; signal++) {
-    if (signal !== 9 && signal !== 19)
-      calls.push([SYS.rt_sigaction, signal, listed.get(signal) ?? address, 0, 8]);
-  }
+  const settings = new Map(inherited.map((signal) => [signal, address]));
+  actions.forEach(({ signal }, index) => {
+    settings.set(signal, address + BigInt(actionSize * (index + 1)));
+  });
+  const calls = [...settings]
+    .filter(([signal]) => signal !== SIGKILL && signal !== SIGSTOP)
+    .map(([signal, setting]) => [SYS.rt_sigaction, signal, setting, 0, 8]);
   run(remote, calls, (_index, errno) => {
     throw new PodError(
       'cannot-restart',
@@ -88,21 +113,17 @@ export function setHandlers(task: NewTask, actions: Records['handlers']['actions
 /** Limits: lowering always works; raising needs a right that even root may lack. */
 export function setLimits(task: NewTask, limits: Records['process']['limits'], warn: Warn): void {
   const { remote } = task;
+  const present = readLimits(task.tid);
   limits.forEach((limit, resource) => {
-    remote.reset();
-    const old = remote.reserve(16);
-    const [asked] = remote.run([[SYS.prlimit64, 0, resource, 0, old]]);
-    if (asked! < 0n) return;
-    const view = new DataView(remote.read(old, 16).buffer);
-    const hard = view.getBigUint64(8, true);
-    if (view.getBigUint64(0, true) === limit.soft && hard === limit.hard) return;
+    const old = present[resource];
+    if (!old || (old.soft === limit.soft && old.hard === limit.hard)) return;
     const set = (soft: bigint, most: bigint) => {
       remote.reset();
       const bytes = new BigUint64Array([soft, most]);
       return remote.run([[SYS.prlimit64, 0, resource, remote.put(new Uint8Array(bytes.buffer)), 0]])[0]!;
     };
     if (set(limit.soft, limit.hard) >= 0n) return;
-    const most = limit.hard < hard ? limit.hard : hard;
+    const most = limit.hard < old.hard ? limit.hard : old.hard;
     const soft = limit.soft < most ? limit.soft : most;
     if (set(soft, most) < 0n || soft !== limit.soft)
       warn(`process ${task.inner}: resource limit ${resource} could not be raised to ${limit.soft}`);

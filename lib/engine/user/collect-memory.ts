@@ -17,7 +17,14 @@ import { placeKey } from './objects/file-locks.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
 import { isSysvArea, type SysvSegment } from './objects/sysv-shm.ts';
-import { openMapping, openQuietly, type PageSource, reachesEnd, readableLength } from './page-source.ts';
+import {
+  openMapping,
+  openQuietly,
+  type Pagemaps,
+  type PageSource,
+  reachesEnd,
+  readableLength,
+} from './page-source.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
 import type { SessionView } from './session-view.ts';
@@ -43,6 +50,7 @@ export interface MemoryContext {
   carriers: Carriers;
   ipc: SessionIpc;
   hiddenLocks: HiddenLocks;
+  pagemaps: Pagemaps;
   loss: (sentence: string) => void;
 }
 
@@ -66,14 +74,16 @@ export class MemoryCollector {
   readonly #ipc: SessionIpc;
   readonly #attachedSegments = new Set<number>();
   readonly #ends = new Set<string>();
+  readonly #pagemaps: Pagemaps;
   readonly #spaces = new Map<number, { pid: number; areas: readonly AreaRecord[]; record: Records['mm'] }>();
   /** Address spaces that others inherit pages from. */
   readonly #bases = new Set<number>();
 
-  constructor({ carriers, ipc, hiddenLocks, loss }: MemoryContext) {
+  constructor({ carriers, ipc, hiddenLocks, pagemaps, loss }: MemoryContext) {
     this.#carriers = carriers;
     this.#ipc = ipc;
     this.#hiddenLocks = hiddenLocks;
+    this.#pagemaps = pagemaps;
     this.#loss = loss;
   }
 
@@ -97,7 +107,8 @@ export class MemoryCollector {
     for (const area of mapped) {
       const record = this.#describe(pid, area);
       const source = this.#pagesOf(id, pid, area, record);
-      const own = base && source && findBaseArea(base.areas, record) && findOwnPages(source, base.pid);
+      const own =
+        base && source && findBaseArea(base.areas, record) && findOwnPages(source, base.pid, this.#pagemaps);
       areas.push(own ? { ...record, inherited: true } : record);
       if (source) this.#pages.push(own ? { ...source, ranges: own } : source);
     }

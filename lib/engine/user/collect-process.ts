@@ -8,7 +8,7 @@ import { PR, REG, registerWords, SYS } from './abi.ts';
 import { type AskedMemory, askMemory } from './collect-memory.ts';
 import { interruptedCall } from './interrupted-call.ts';
 import type { FilterCollector } from './objects/seccomp.ts';
-import { describeProcess, inner, readStat, readStatus, type Status, statField } from './proc.ts';
+import { describeProcess, inner, readLimits, readStat, readStatus, type Status, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
 import { askRseq } from './rseq.ts';
 import type { SessionProcess, SessionThread, SessionView } from './session-view.ts';
@@ -130,19 +130,6 @@ function askSubreaper(remote: Remote): { childSubreaper?: boolean } {
   const address = remote.reserve(8);
   remote.run([[SYS.prctl, PR.getChildSubreaper, address, 0, 0, 0]]);
   return new DataView(remote.read(address, 8).buffer).getInt32(0, true) === 1 ? { childSubreaper: true } : {};
-}
-
-/** /proc/PID/limits, whose lines stand in the order of the kernel's numbers. */
-function readLimits(pid: number): Process['limits'] {
-  const value = (text: string) => (text === 'unlimited' ? 0xffffffffffffffffn : BigInt(text));
-  return readFileSync(`/proc/${pid}/limits`, 'latin1')
-    .trim()
-    .split('\n')
-    .slice(1)
-    .map((line) => {
-      const [soft, hard] = line.slice(26).trim().split(/\s+/);
-      return { soft: value(soft!), hard: value(hard!) };
-    });
 }
 
 const readNumber = (path: string, radix = 10) => Number.parseInt(readFileSync(path, 'latin1'), radix);
@@ -307,10 +294,13 @@ function readIoPriority(tid: number): number {
   return priority >> ioClassShift === 0 ? 0 : priority;
 }
 
+let processors: number | undefined;
+
 /** Whether a mask leaves out a processor that is there: all of them means no wish, on any machine. */
 function isRestricted(mask: Uint8Array): boolean {
   const set = mask.reduce((sum, byte) => sum + byte.toString(2).replaceAll('0', '').length, 0);
-  return set < cpus().length;
+  processors ??= cpus().length;
+  return set < processors;
 }
 
 /** Root, working directory, umask of a process, or of a thread. */

@@ -26,7 +26,7 @@ import { inheritedMemory } from './inheritance.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
 import { countOtherIpc, listSysvSegments } from './objects/sysv-shm.ts';
-import type { PageSource } from './page-source.ts';
+import { Pagemaps, type PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
 import { describeProcess, readStatus } from './proc.ts';
@@ -58,6 +58,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
   const freezer = new Freezer();
   const writer = new StreamWriter(sink);
   const carriers = new Carriers();
+  const pagemaps = new Pagemaps();
   try {
     const frozen = freezer.freeze(target.roots);
     if (frozen.every((process) => process.zombie))
@@ -66,11 +67,11 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     const view = new SessionView(frozen);
     let collected: Collected;
     try {
-      collected = collect(target, view, putOff, carriers);
+      collected = collect(target, view, putOff, { carriers, pagemaps });
     } finally {
       view.finish();
     }
-    const imageId = write(collected, target, view, options, writer);
+    const imageId = write(collected, target, view, options, { writer, pagemaps });
     return {
       imageId,
       losses: view.losses,
@@ -89,6 +90,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     throw cause;
   } finally {
     carriers.close();
+    pagemaps.close();
   }
 }
 
@@ -125,7 +127,12 @@ interface Collected {
   end: () => void;
 }
 
-function collect(target: DumpTarget, view: SessionView, putOff: number, carriers: Carriers): Collected {
+function collect(
+  target: DumpTarget,
+  view: SessionView,
+  putOff: number,
+  { carriers, pagemaps }: { carriers: Carriers; pagemaps: Pagemaps },
+): Collected {
   refuseMixedNamespaces(view, target.init);
   if (target.mounts) refuseChangedMounts(view.alive[0]!.pid, target.mounts.before, target.mounts.root);
   const sharing = {
@@ -167,7 +174,7 @@ function collect(target: DumpTarget, view: SessionView, putOff: number, carriers
   const files = collectFiles(view, tables, [...mmOwners.values()], putOff, carriers);
   files.release();
   const loss = (sentence: string) => view.losses.push(sentence);
-  const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, loss });
+  const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, pagemaps, loss });
   const shared: OutRecord[] = [];
   const tasks: OutRecord[] = [];
   const filters = new FilterCollector(podFilters(target));
@@ -267,9 +274,9 @@ function write(
   target: DumpTarget,
   view: SessionView,
   options: DumpOptions,
-  writer: StreamWriter,
+  { writer, pagemaps }: { writer: StreamWriter; pagemaps: Pagemaps },
 ): string {
-  const sources = countPages(collected.pages);
+  const sources = countPages(collected.pages, pagemaps);
   const memoryBytes = sources.reduce((sum, { ranges }) => sum + totalOf(ranges), 0);
   // An unlinked file takes room on its file system again, not in memory.
   const unlinked = new Set(
@@ -299,12 +306,12 @@ function write(
     writer.record(kinds[name as keyof typeof kinds], meta, data);
   const buffer = new Uint8Array(maxData);
   let done = 0;
-  for (const { source, ranges } of sources) {
-    writePages(writer, source, ranges, buffer, (bytes) => {
-      done += bytes;
-      options.onProgress?.(done);
-    });
-  }
+  const onRead = (bytes: number) => {
+    done += bytes;
+    options.onProgress?.(done);
+  };
+  const out = { writer, buffer, pagemaps, onRead };
+  for (const { source, ranges } of sources) writePages(out, source, ranges);
   writer.end();
   return imageId;
 }

@@ -4,12 +4,11 @@
  * there is inherited: only pages in which it differs are sent. At restart such a process is forked when the pages of
  * its parent are there, so the kernel keeps them once again.
  */
-import { closeSync, openSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { type Area, type ImageRecords, needed } from './image-records.ts';
-import { findPages, type PageSource } from './page-source.ts';
+import { findPages, type Pagemaps, type PageSource } from './page-source.ts';
 
 /** HELLO's word in `requires`: who does not know it would leave the pages out. */
 export const inheritedMemory = 'inherited-memory';
@@ -51,19 +50,21 @@ function isPartOf(area: Area, base: Area): boolean {
 }
 
 /** Where pages differ from those of `base` (host pid) at the same addresses; undefined when there are not fewer. */
-export function findOwnPages(source: PageSource & { pid: number }, base: number): BigUint64Array | undefined {
-  const present = findPages(source);
+export function findOwnPages(
+  source: PageSource & { pid: number },
+  base: number,
+  pagemaps: Pagemaps,
+): BigUint64Array | undefined {
+  const { pid } = source;
+  const present = findPages(source, pagemaps);
   if (present.length === 0) return undefined;
-  const there = findPages({ ...source, pid: base });
-  const pagemaps = [source.pid, base].map((pid) => openSync(`/proc/${pid}/pagemap`, 'r')) as [number, number];
-  try {
-    const own: bigint[] = [];
-    for (const [start, end] of unite(present, there))
-      own.push(...native().differingPages(source.pid, pagemaps[0], base, pagemaps[1], start, end));
-    return lengthOf(own) < lengthOf(present) ? BigUint64Array.from(own) : undefined;
-  } finally {
-    for (const pagemap of pagemaps) closeSync(pagemap);
+  const there = findPages({ ...source, pid: base }, pagemaps);
+  const own: bigint[] = [];
+  for (const [start, end] of unite(present, there)) {
+    const found = native().differingPages(pid, pagemaps.of(pid), base, pagemaps.of(base), start, end);
+    for (const address of found) own.push(address);
   }
+  return lengthOf(own) < lengthOf(present) ? BigUint64Array.from(own) : undefined;
 }
 
 /** Ranges of one or the other, ascending, each address once. */

@@ -108,7 +108,7 @@ export class Injector {
 
   /** The same for longer: where calls can be made until leave() is called. */
   borrow(tid: number, state: ThreadState): { site: CallSite; leave: () => void } {
-    if (this.#scratch === 0n) this.#prepare(tid, state);
+    this.prepare(tid, state);
     const frame = this.#scratch + BigInt(headroom);
     const stack = this.#enter(tid, state, frame);
     return {
@@ -135,7 +135,9 @@ export class Injector {
     return { start: this.#scratch, end: this.#scratch === 0n ? 0n : this.#scratch + scratchLength };
   }
 
-  #prepare(tid: number, state: ThreadState): void {
+  /** The code and the scratch area, when they are not there yet: by way of this thread's stack. */
+  prepare(tid: number, state: ThreadState): void {
+    if (this.#scratch !== 0n) return;
     this.#placeCode(tid);
     if (this.#scratch !== 0n) return;
     this.#onStack(tid, state, (remote) => {

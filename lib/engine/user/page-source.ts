@@ -28,18 +28,38 @@ export interface PageSource {
   ranges?: BigUint64Array;
 }
 
+/** Descriptors of /proc/PID/pagemap, kept for the next that asks. */
+export class Pagemaps {
+  readonly #open = new Map<number, number>();
+
+  /** Stays open until as many others were asked for. */
+  of(pid: number): number {
+    const fd = this.#open.get(pid) ?? openSync(`/proc/${pid}/pagemap`, 'r');
+    this.#open.delete(pid);
+    this.#open.set(pid, fd);
+    const [oldest] = this.#open;
+    if (this.#open.size > mostPagemaps && oldest) {
+      this.#open.delete(oldest[0]);
+      closeSync(oldest[1]);
+    }
+    return fd;
+  }
+
+  close(): void {
+    for (const fd of this.#open.values()) closeSync(fd);
+    this.#open.clear();
+  }
+}
+
+const mostPagemaps = 64;
+
 /** Ranges of a source that hold pages to save, pairs of start and end address. */
-export function findPages(source: PageSource): BigUint64Array {
+export function findPages(source: PageSource, pagemaps: Pagemaps): BigUint64Array {
   const { pid, fd, start, end, ranges } = source;
   if (ranges !== undefined) return ranges;
   if (fd !== undefined) return BigUint64Array.from(dataRanges(fd, start, end) ?? [start, end]);
   if (source.wanted === 'all') return sharedRanges(pid!, start, end) ?? BigUint64Array.of(start, end);
-  const pagemap = openSync(`/proc/${pid}/pagemap`, 'r');
-  try {
-    return native().scanPages(pagemap, start, end, source.wanted === 'own');
-  } finally {
-    closeSync(pagemap);
-  }
+  return native().scanPages(pagemaps.of(pid!), start, end, source.wanted === 'own');
 }
 
 /**

@@ -76,19 +76,19 @@ export interface MappedArea {
   flags: Set<string>;
 }
 
-const headLine = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d+)\s*(.*)$/;
+const headLine = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d+)\s*(.*)$/s;
 
 /** `maps` is quick, `smaps` walks the page tables and knows the flags. */
 export function readAreas(pid: number, file: 'maps' | 'smaps' = 'smaps'): MappedArea[] {
   const areas: MappedArea[] = [];
-  for (const line of readFileSync(`/proc/${pid}/${file}`, 'utf8').split('\n')) {
+  // Statistics lines start with a capital letter, area lines with a hexadecimal digit.
+  for (const [line] of readFileSync(`/proc/${pid}/${file}`, 'utf8').matchAll(
+    /^(?:[0-9a-f]|VmFlags:)[^\n]*/gm,
+  )) {
     if (line.startsWith('VmFlags:')) {
       areas.at(-1)!.flags = new Set(line.slice(8).trim().split(' '));
       continue;
     }
-    // Statistics lines start with a capital letter, area lines with a hexadecimal digit.
-    const first = line.charCodeAt(0);
-    if (first >= 0x41 && first <= 0x5a) continue;
     const match = headLine.exec(line);
     if (!match) continue;
     areas.push({
@@ -139,4 +139,17 @@ export function readKeyedLines(path: string): string[] {
   return readFileSync(path, 'latin1')
     .split('\n')
     .filter((line) => line.includes(':'));
+}
+
+/** /proc/PID/limits, whose lines stand in the order of the kernel's numbers. */
+export function readLimits(pid: number): { soft: bigint; hard: bigint }[] {
+  const value = (text: string) => (text === 'unlimited' ? 0xffffffffffffffffn : BigInt(text));
+  return readFileSync(`/proc/${pid}/limits`, 'latin1')
+    .trim()
+    .split('\n')
+    .slice(1)
+    .map((line) => {
+      const [soft, hard] = line.slice(26).trim().split(/\s+/);
+      return { soft: value(soft!), hard: value(hard!) };
+    });
 }

@@ -97,7 +97,7 @@ export class SessionView {
     const made = { injector: new Injector(owner, areas), best };
     this.#injectors.set(owner, made);
     // The first call must come from the thread with the most stack; later ones have the scratch area.
-    made.injector.within(best.tid, best.state, () => undefined);
+    made.injector.prepare(best.tid, best.state);
     return made;
   }
 }

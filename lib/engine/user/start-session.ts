@@ -122,12 +122,13 @@ export class SessionStart {
 
   /** What processes may share: each once. */
   #setShared(sets: readonly ProcessSet[]): void {
+    const inherited = build.signalsInherited(this.#made.init.task);
     const done = { handlers: new Set<number>(), fs: new Set<number>() };
     for (const { tasks, image } of sets) {
       const task = tasks[0]!;
       const { record } = image;
       const handlers = needed(this.#made.image.handlers, record.handlers, 'signal handlers');
-      if (!done.handlers.has(handlers.id)) build.setHandlers(task, handlers.actions);
+      if (!done.handlers.has(handlers.id)) build.setHandlers(task, handlers.actions, inherited);
       done.handlers.add(handlers.id);
       build.contextsOf(image).forEach(({ fs: id }, index) => {
         if (done.fs.has(id)) return;
