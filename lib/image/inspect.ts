@@ -300,6 +300,8 @@ function describeFile<Kind extends (typeof openFileKinds)[number]>(kind: Kind, g
     }
     case 'inet-socket':
       return `${String(record.type)} ${String(record.family)} ${String(record.state)}`;
+    case 'netlink-socket':
+      return `${String(record.protocol)}${record.port === undefined ? '' : ` port ${String(record.port)}`}`;
     case 'eventfd':
       return `count ${String(record.count)}`;
     case 'pidfd':

@@ -34,6 +34,7 @@ export const openFileKinds = [
   'pty',
   'inet-socket',
   'pidfd',
+  'netlink-socket',
 ] as const satisfies readonly KindName[];
 
 export type OpenFileKind = (typeof openFileKinds)[number];

@@ -30,6 +30,7 @@ export const kinds = {
   inotify: 43,
   pty: 44,
   'inet-socket': 45,
+  'netlink-socket': 46,
   pidfd: 47,
   'fd-table': 48,
   fs: 49,

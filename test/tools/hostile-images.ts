@@ -555,6 +555,16 @@ export function hostileImages(absent: string): HostileImage[] {
         thread({ seccomp: { filters: [1] } }),
       ),
     ),
+    refused(
+      'a group of no kernel',
+      /group 4096/,
+      open('netlink-socket', { type: 'raw', protocol: 'route', groups: [4096] }),
+    ),
+    refused(
+      'a filter that is none',
+      /filter/,
+      open('netlink-socket', { type: 'raw', protocol: 'uevent', filter: new Uint8Array(20) }),
+    ),
     refused('a descriptor of a process that is not', /process 4194303/, open('pidfd', { pid: 4194303 })),
     refused('a descriptor of no thread', /thread 4194303/, open('pidfd', { pid: 4194303, thread: true })),
     open12('a process that ended as none can', open('pidfd', { pid: 0, status: 0xffff_ffff })),

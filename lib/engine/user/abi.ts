@@ -305,4 +305,4 @@ export const kernelRestart = { sys: -512, noIntr: -513, noHand: -514, block: -51
 export const AT_FDCWD = -100;
 
 /** Address families, socket(2). */
-export const AF = { unix: 1 } as const;
+export const AF = { unix: 1, netlink: 16 } as const;

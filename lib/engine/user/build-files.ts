@@ -24,7 +24,14 @@ export interface FileBuilderOptions {
 }
 
 /** What can send signals at input by itself. */
-const asyncObjects = new Set<string>(['pipe-end', 'unix-socket', 'inet-socket', 'terminal', 'inotify']);
+const asyncObjects = new Set<string>([
+  'pipe-end',
+  'unix-socket',
+  'inet-socket',
+  'netlink-socket',
+  'terminal',
+  'inotify',
+]);
 
 /** __WALL: also children that end without SIGCHLD. */
 const waitAll = 0x40000000;

@@ -6,6 +6,7 @@ import { eventfd } from './eventfd.ts';
 import type { FileObject } from './file-object.ts';
 import { inetSocket } from './inet-socket.ts';
 import { inotify } from './inotify.ts';
+import { netlinkSocket } from './netlink-socket.ts';
 import { pidfd } from './pidfd.ts';
 import { pipe } from './pipe.ts';
 import { pty } from './pty.ts';
@@ -30,6 +31,7 @@ export const fileObjects: readonly FileObject[] = [
   inotify,
   unixSocket,
   inetSocket,
+  netlinkSocket,
   epoll,
   unknown,
 ];

@@ -1,9 +1,9 @@
 /**
  * inotify(7). The kernel tells of a watch only file handle and inode; the path comes from open_by_handle_at(2), or,
- * for an ordinary user, from the names the session is known to use.
+ * for an ordinary user, from the names the session is known to use, or from a look around.
  */
-import { closeSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
 import { F, O, SYS } from '../abi.ts';
@@ -53,12 +53,17 @@ function parseWatch(line: string): Watch {
 function leadsTo(pid: number, path: string, watch: Watch): boolean {
   try {
     const { ino, dev } = statSync(`/proc/${pid}/root${path}`, { bigint: true });
-    const major = (dev >> 8n) & 0xfffn;
-    const minor = (dev & 0xffn) | ((dev >> 12n) & 0xfff00n);
-    return ino === watch.inode && (major << 20n) + minor === BigInt(watch.device);
+    return ino === watch.inode && deviceNumber(dev) === BigInt(watch.device);
   } catch {
     return false;
   }
+}
+
+/** As the kernel has it, from stat(2). */
+function deviceNumber(dev: bigint): bigint {
+  const major = (dev >> 8n) & 0xfffn;
+  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xfff00n);
+  return (major << 20n) + minor;
 }
 
 /** Mount points of the process that show the device. */
@@ -110,6 +115,60 @@ function knownPaths(context: DumpContext): string[] {
   });
 }
 
+/** Most folders that are looked at for watched ones. */
+const mostFolders = 20_000;
+
+/**
+ * Folders of a mount by inode, found by looking: the upper ones first, which are those that programs watch (/etc for
+ * what changes there, the time zone, fonts).
+ */
+class FolderSearch {
+  readonly #pid: number;
+  readonly #device: bigint;
+  readonly #queue: string[];
+  readonly #found = new Map<bigint, string>();
+  #looked = 0;
+
+  constructor(pid: number, mount: string, device: number) {
+    this.#pid = pid;
+    this.#device = BigInt(device);
+    this.#queue = [mount];
+  }
+
+  find(inode: bigint): string | undefined {
+    while (!this.#found.has(inode) && this.#looked < Math.min(this.#queue.length, mostFolders)) {
+      this.#lookInto(this.#queue[this.#looked]!);
+      this.#looked += 1;
+    }
+    return this.#found.get(inode);
+  }
+
+  #lookInto(path: string): void {
+    const place = `/proc/${this.#pid}/root${path}`;
+    try {
+      const { ino, dev } = statSync(place, { bigint: true });
+      if (deviceNumber(dev) !== this.#device || this.#found.has(ino)) return;
+      this.#found.set(ino, path);
+      for (const entry of readdirSync(place, { withFileTypes: true }))
+        if (entry.isDirectory()) this.#queue.push(join(path, entry.name));
+    } catch {
+      // Not ours to see.
+    }
+  }
+}
+
+function searchFolder(pid: number, watch: Watch, context: DumpContext): string | undefined {
+  for (const mount of mountsOf(pid, watch.device)) {
+    const search = context.once(
+      `folders below ${mount} of ${pid}`,
+      () => new FolderSearch(pid, mount, watch.device),
+    );
+    const path = search.find(watch.inode);
+    if (path !== undefined && leadsTo(pid, path, watch)) return path;
+  }
+  return undefined;
+}
+
 function findPath(file: OpenFile, watch: Watch, context: DumpContext): string {
   const { pid } = file;
   const root = readlinkSync(`/proc/${pid}/root`);
@@ -123,6 +182,8 @@ function findPath(file: OpenFile, watch: Watch, context: DumpContext): string {
   }
   const known = knownPaths(context).find((path) => leadsTo(pid, below(path), watch));
   if (known !== undefined) return below(known);
+  const searched = searchFolder(pid, watch, context);
+  if (searched !== undefined) return searched;
   return context.refuse(
     file,
     `it watches a file (inode ${watch.inode}) whose path is not known`,
@@ -135,7 +196,7 @@ function findPath(file: OpenFile, watch: Watch, context: DumpContext): string {
 export const inotify: FileObject = {
   records: ['inotify'],
   coverage:
-    'watches with their numbers, when their paths can be found (root can look up any, a user those that the session shows); events not yet read are lost',
+    'watches with their numbers, when their paths can be found (root can look up any, a user those that the session shows and upper folders); events not yet read are lost',
 
   matches: (file) => file.link === 'anon_inode:inotify' || file.link === 'anon_inode:[inotify]',
 

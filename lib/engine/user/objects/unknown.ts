@@ -55,7 +55,6 @@ const anonymous: Record<string, Refusal> = {
 
 /** By address family: socket(2). */
 const families: Record<number, readonly [name: string, hint: string]> = {
-  16: ['a netlink socket, which talks to the kernel of this computer', 'let the program close it first'],
   17: ['a packet socket, which listens on the network of this computer', 'let the program close it first'],
   29: ['a CAN bus socket', 'let the program close it first'],
   31: ['a Bluetooth socket', 'let the program close it first'],
@@ -93,7 +92,7 @@ function refuseSocket(file: OpenFile, context: DumpContext): never {
 export const unknown: FileObject = {
   records: [],
   coverage:
-    'refused, each with what to do: ping, SCTP, multipath TCP, netlink, packet and other sockets, io_uring, userfaultfd, fanotify, BPF, perf, KVM, and whatever else is not listed here',
+    'refused, each with what to do: ping, SCTP, multipath TCP, packet and other sockets, io_uring, userfaultfd, fanotify, BPF, perf, KVM, and whatever else is not listed here',
 
   matches: () => true,
 
