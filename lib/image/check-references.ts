@@ -10,6 +10,7 @@ import { kindName, kinds } from '../stream/kind.ts';
 import { damaged } from './check/fault.ts';
 import { FilesCheck, isOpenFile } from './check/files.ts';
 import { InheritanceCheck } from './check/inheritance.ts';
+import { IpcCheck } from './check/ipc.ts';
 import { MemoryCheck } from './check/memory.ts';
 import { TreeCheck } from './check/tree.ts';
 import { type OpenFileKind, type Section, sectionOf, sections } from './model.ts';
@@ -20,6 +21,7 @@ interface Parts {
   files: FilesCheck;
   tree: TreeCheck;
   inheritance: InheritanceCheck;
+  ipc: IpcCheck;
 }
 
 /**
@@ -50,6 +52,7 @@ export class ReferenceChecker {
         files: new FilesCheck(),
         tree: new TreeCheck(hello.semantics),
         inheritance: new InheritanceCheck(),
+        ipc: new IpcCheck(),
       };
       return;
     }
@@ -123,6 +126,12 @@ export class ReferenceChecker {
         return;
       case kinds.fs:
         files.fs(readRecord('fs', frame));
+        return;
+      case kinds['sysv-semaphores']:
+        parts.ipc.semaphores(readRecord('sysv-semaphores', frame), frame.data, (pid) => tree.isAlive(pid));
+        return;
+      case kinds['sysv-queue']:
+        parts.ipc.queue(readRecord('sysv-queue', frame), frame.data.length);
         return;
       case kinds.seccomp:
         tree.filter(readRecord('seccomp', frame));

@@ -54,6 +54,8 @@ const sectionByKind: Partial<Record<KindName, Section>> = {
   'fd-table': 'objects',
   'file-locks': 'objects',
   seccomp: 'objects',
+  'sysv-semaphores': 'objects',
+  'sysv-queue': 'objects',
   fs: 'objects',
   handlers: 'objects',
   process: 'tasks',
@@ -81,6 +83,8 @@ export const bounds = {
   tables: 32768,
   locks: 1 << 20,
   filters: 16384,
+  /** Sets, and queues: kernel.sem and kernel.msgmni at their default. */
+  sysvObjects: 32768,
   /** Highest descriptor number. */
   descriptor: 1 << 24,
   /** Bytes of one shared memory object or unlinked file. */

@@ -15,6 +15,8 @@ export const kinds = {
   areas: 20,
   pages: 21,
   content: 22,
+  'sysv-semaphores': 23,
+  'sysv-queue': 24,
   seccomp: 26,
   regular: 32,
   directory: 33,

@@ -75,6 +75,16 @@ const pty = (id: number, more: object): r.Entry => ({
   kind: 'pty',
   meta: { id, flags: 2, index: 4, termios: new Uint8Array(44), rows: 24, columns: 80, ...more },
 });
+const owner = { key: 0, mode: 0o600, uid: 0, gid: 0, cuid: 0, cgid: 0 };
+const semaphores = (id: number, count: number, data: Uint8Array, ...undo: object[]): r.Entry => ({
+  kind: 'sysv-semaphores',
+  meta: { ...owner, id, count, undo },
+  data,
+});
+const queue = (id: number, more: object = {}): r.Entry => ({
+  kind: 'sysv-queue',
+  meta: { ...owner, id, capacity: 16384n, types: [], lengths: [], ...more },
+});
 const pipe = (id: number, capacity = 4096): r.Entry => ({ kind: 'pipe', meta: { id, capacity } });
 const locks = (file: number, ...list: object[]): r.Entry => ({
   kind: 'file-locks',
@@ -308,6 +318,31 @@ t.test('images that do not fit are damaged, and the message names what', async (
       'half an instruction',
       before('fs', { kind: 'seccomp', meta: { id: 1, program: new Uint8Array(12) } }),
       /no whole number of instructions/,
+    ],
+    ['too few values', before('fs', semaphores(5, 2, new Uint8Array(2))), /2 bytes of values instead of 4/],
+    ['a value beyond', before('fs', semaphores(5, 1, Uint8Array.of(0, 0x80))), /above 32767/],
+    [
+      'no such semaphore',
+      before('fs', semaphores(5, 1, new Uint8Array(2), { pid: 2, number: 1, adjust: 1 })),
+      /does not have/,
+    ],
+    [
+      'a dead giver',
+      before('fs', semaphores(5, 1, new Uint8Array(2), { pid: 77, number: 0, adjust: 1 })),
+      /not alive/,
+    ],
+    ['a queue of fewer bytes', before('fs', queue(5, { types: [1n], lengths: [2] })), /instead of 2/],
+    ['a queue of no types', before('fs', queue(5, { lengths: [0] })), /0 types and 1 lengths/],
+    ['a message of type 0', before('fs', queue(5, { types: [0n], lengths: [0] })), /no type/],
+    [
+      'semaphores twice',
+      before('fs', semaphores(5, 1, new Uint8Array(2)), semaphores(5, 1, new Uint8Array(2))),
+      /twice/,
+    ],
+    [
+      'two queues with a key',
+      before('fs', queue(5, { key: 7 }), queue(6, { key: 7 })),
+      /the key 7 of another/,
     ],
     ['no filter', withMeta('thread', { seccomp: { filters: [3] } }), /seccomp filter 3/],
     [

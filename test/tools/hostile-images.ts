@@ -131,6 +131,7 @@ const register = (values: Parameters<typeof registers>[0]): Change =>
     return { registers: bytes };
   });
 
+const ipcOwner = { key: 0, mode: 0o600, uid: 0, gid: 0, cuid: 0, cgid: 0 };
 const maxU64 = 0xffffffffffffffffn;
 const kernelAddress = 0xffffffff81000000n;
 const petabyte = 1n << 50n;
@@ -547,6 +548,23 @@ export function hostileImages(absent: string): HostileImage[] {
     beyond('descriptor 2^31', /descriptor 2147483648/, descriptor(9, 2 ** 31)),
     refused('descriptor 2^24 - 1', /descriptor/, descriptor(9, 2 ** 24 - 1)),
     refused('an eventfd above its maximum', /./, open('eventfd', { count: maxU64, semaphore: false })),
+    open12(
+      'semaphores that a process gives more than there can be',
+      before('fs', {
+        kind: 'sysv-semaphores',
+        meta: { ...ipcOwner, id: 32767, count: 1, undo: [{ pid: 2, number: 0, adjust: -32768 }] },
+        data: Uint8Array.of(0xff, 0x7f),
+      }),
+    ),
+    refused(
+      'a message queue beyond all numbers',
+      /message queue 2147483647/,
+      before('fs', {
+        kind: 'sysv-queue',
+        meta: { ...ipcOwner, id: 2147483647, capacity: maxU64, types: [1n], lengths: [1] },
+        data: new Uint8Array(1),
+      }),
+    ),
     refused(
       'a seccomp filter that is none',
       /seccomp filter/,

@@ -46,10 +46,12 @@ export const SYS = {
   wait4: 61,
   kill: 62,
   semop: 65,
+  semget: 64,
   semctl: 66,
   shmdt: 67,
   msgrcv: 70,
   msgsnd: 69,
+  msgget: 68,
   msgctl: 71,
   fcntl: 72,
   flock: 73,
@@ -297,7 +299,7 @@ export const F = {
   getSeals: 1034,
   addSeals: 1033,
 } as const;
-export const KCMP = { file: 0, vm: 1, files: 2, fs: 3, sighand: 4 } as const;
+export const KCMP = { file: 0, vm: 1, files: 2, fs: 3, sighand: 4, sysvsem: 6 } as const;
 export const pageSize = 4096;
 export const page = 4096n;
 export const allSignals = 0xffffffffffffffffn;

@@ -14,6 +14,8 @@ import { SegmentBuilder } from './build-segments.ts';
 import { type BuiltTree, TreeBuilder } from './build-tree.ts';
 import { type ImageRecords, needed } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
+import { makeQueues } from './objects/sysv-queue.ts';
+import { makeSemaphores } from './objects/sysv-semaphores.ts';
 import { checkFiles, memoryAtHand } from './preflight.ts';
 import { isGone } from './proc.ts';
 import type { Remote } from './remote.ts';
@@ -76,6 +78,8 @@ export class SessionBuilder {
     const segments = new SegmentBuilder(builder, warn);
     this.#segments = segments;
     segments.make(this.#image);
+    for (const set of this.#image.semaphores) makeSemaphores(set, builder.remote);
+    makeQueues(this.#image.queues, builder.remote, warn);
     const files = new FileBuilder(this.#image, { builder, segments, console: this.#pod.consolePath, warn });
     this.#files = files;
     files.make();

@@ -18,14 +18,16 @@ import { pageSize } from './abi.ts';
 import { Carriers } from './carriers.ts';
 import { refuseChangedMounts } from './changed-mounts.ts';
 import { collectFiles, type TableOwner } from './collect-files.ts';
-import { MemoryCollector, type SessionIpc } from './collect-memory.ts';
+import { MemoryCollector } from './collect-memory.ts';
 import { collectNamed } from './collect-named.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
 import { Freezer } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
-import { countOtherIpc, listSysvSegments } from './objects/sysv-shm.ts';
+import { dumpQueues } from './objects/sysv-queue.ts';
+import { dumpSemaphores } from './objects/sysv-semaphores.ts';
+import { listSysvSegments } from './objects/sysv-shm.ts';
 import { Pagemaps, type PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
@@ -169,7 +171,13 @@ function collect(
     tables.push(...found.tables);
     folders.push(...found.folders);
   }
-  const ipc = view.within(view.alive[0]!.pid, (remote) => askIpc(remote, target.init !== undefined));
+  const ipc = {
+    segments: view.within(view.alive[0]!.pid, listSysvSegments),
+    own: target.init !== undefined,
+  };
+  // A session without a pod uses the computer's, of which nobody can say whose they are.
+  const messages =
+    target.init === undefined ? [] : [...dumpSemaphores(view, target.init), ...dumpQueues(view)];
   if (target.rooted) collectNamed(view.alive[0]!.pid, carriers, (sentence) => view.losses.push(sentence));
   const files = collectFiles(view, tables, [...mmOwners.values()], putOff, carriers);
   files.release();
@@ -218,25 +226,10 @@ function collect(
     names,
     clocks,
     tree,
-    records: [...records, ...files.records, ...shared, ...filters.records, ...tasks],
+    records: [...records, ...files.records, ...messages, ...shared, ...filters.records, ...tasks],
     pages,
     end: files.end,
   };
-}
-
-/** System V IPC; `own`: the session has a namespace of its own for it. */
-function askIpc(remote: Remote, own: boolean): SessionIpc {
-  if (own) {
-    const { semaphores, queues } = countOtherIpc(remote);
-    const what = semaphores > 0 ? 'semaphores' : queues > 0 ? 'message queues' : undefined;
-    if (what !== undefined)
-      throw new PodError(
-        'cannot-checkpoint',
-        `the session has System V ${what}, which are not handled yet`,
-        'ipcs lists them; remove them with ipcrm if no program needs them',
-      );
-  }
-  return { segments: listSysvSegments(remote), own };
 }
 
 /** Whether a group or session id names a process that lives outside the session. */
@@ -337,6 +330,8 @@ const needs: Partial<Record<keyof Records, string>> = {
   signalfd: 'signalfd',
   inotify: 'inotify',
   pidfd: 'pidfd',
+  'sysv-semaphores': 'sysv-semaphores',
+  'sysv-queue': 'sysv-queues',
 };
 
 function hello(

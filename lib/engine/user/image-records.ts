@@ -54,6 +54,8 @@ const notObjects = new Set<string>([
   'fs',
   'handlers',
   'seccomp',
+  'sysv-semaphores',
+  'sysv-queue',
   'process',
   'thread',
 ]);
@@ -71,6 +73,9 @@ export class ImageRecords {
   readonly locks: Records['file-locks'][] = [];
   readonly fs = new Map<number, Records['fs']>();
   readonly handlers = new Map<number, Records['handlers']>();
+  readonly semaphores: { record: Records['sysv-semaphores']; data: Uint8Array }[] = [];
+  /** Pieces of queues, those of one behind each other. */
+  readonly queues: { record: Records['sysv-queue']; data: Uint8Array }[] = [];
   readonly filters = new Map<number, Records['seccomp']>();
   readonly processes = new Map<number, ProcessImage>();
   #bytes = 0;
@@ -146,6 +151,12 @@ export class ImageRecords {
         this.handlers.set(record.id, record);
         return;
       }
+      case 'sysv-semaphores':
+        this.semaphores.push({ record: readRecord(name, frame), data: frame.data.slice() });
+        return;
+      case 'sysv-queue':
+        this.queues.push({ record: readRecord(name, frame), data: frame.data.slice() });
+        return;
       case 'seccomp': {
         const record = readRecord(name, frame);
         this.filters.set(record.id, record);

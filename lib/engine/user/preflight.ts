@@ -28,6 +28,8 @@ const knownFeatures = new Set([
   'seccomp',
   'socket-backlog',
   'split-threads',
+  'sysv-semaphores',
+  'sysv-queues',
   'thread-groups',
   inheritedMemory,
 ]);

@@ -11,7 +11,7 @@ export class SharedObjects {
   readonly #type: number;
   readonly #sorted: { tid: number; id: number }[] = [];
 
-  constructor(kind: 'vm' | 'files' | 'fs' | 'sighand') {
+  constructor(kind: 'vm' | 'files' | 'fs' | 'sighand' | 'sysvsem') {
     this.#type = KCMP[kind];
   }
 
@@ -40,7 +40,7 @@ export class SharedFiles<Value> {
 }
 
 /** Whether two tasks share the object. */
-export function shares(a: number, b: number, kind: 'vm' | 'files' | 'fs' | 'sighand'): boolean {
+export function shares(a: number, b: number, kind: 'vm' | 'files' | 'fs' | 'sighand' | 'sysvsem'): boolean {
   return compare(a, b, KCMP[kind], 0, 0) === 0;
 }
 

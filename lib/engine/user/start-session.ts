@@ -13,6 +13,7 @@ import { type ImageRecords, needed, type ProcessImage } from './image-records.ts
 import type { NewTask } from './new-task.ts';
 import { restoreFilters } from './objects/seccomp.ts';
 import { fetchFile } from './objects/share-file.ts';
+import { settleSemaphores } from './objects/sysv-semaphores.ts';
 import { readStat } from './proc.ts';
 
 /** An address space, and the task it was made in. */
@@ -72,6 +73,10 @@ export class SessionStart {
       build.setLimits(tasks[0]!, image.record.limits, this.#made.warn);
     }
     files.lock(tables);
+    for (const set of this.#made.image.semaphores) {
+      const find = (pid: number) => tree.tasks.get(pid)?.remote;
+      settleSemaphores(set, this.#made.init.task.remote, find, this.#made.warn);
+    }
     const stopped = sets.filter((set) => this.#stopSignal(set) !== 0 && this.#ownsSpace(set, sets));
     const running = sets.filter((set) => !stopped.includes(set));
     this.#settle(stopped);

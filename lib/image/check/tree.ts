@@ -89,6 +89,11 @@ export class TreeCheck {
     this.#filters.define(id);
   }
 
+  /** Whether the tree has the process, and it is no zombie. */
+  isAlive(pid: number): boolean {
+    return this.#nodes.get(pid)?.zombie === false;
+  }
+
   /** All processes came. */
   end(): void {
     this.#close();

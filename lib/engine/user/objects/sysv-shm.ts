@@ -161,19 +161,3 @@ export function attachSysvSegment({ id, size, areas }: Attachment, remote: Remot
 }
 
 const MREMAP_MAYMOVE_FIXED = 3;
-
-const SEM_INFO = 19;
-const MSG_INFO = 12;
-
-/** Semaphores and message queues of a pod: how many sets and queues there are. */
-export function countOtherIpc(remote: Remote): { semaphores: number; queues: number } {
-  remote.reset();
-  const place = remote.reserve(64);
-  const number = (offset: number) => new DataView(remote.read(place, 64).buffer).getInt32(offset, true);
-  const [sets] = remote.run([[SYS.semctl, 0, 0, SEM_INFO, place]]);
-  // struct seminfo: semusz, the eighth number, counts the sets.
-  const semaphores = sets! < 0n ? 0 : number(28);
-  const [queues] = remote.run([[SYS.msgctl, 0, MSG_INFO, place]]);
-  // struct msginfo: msgpool, the first number, counts the queues.
-  return { semaphores, queues: queues! < 0n ? 0 : number(0) };
-}
