@@ -1,12 +1,13 @@
 /**
  * `npm run bench [-- NAME…] [--runs N] [--quick]`: run the benchmarks (filters, dump, restart, tree, start-up, life,
- * memory; all by default) and print Markdown. --quick takes small sizes, to try the benchmarks themselves.
+ * overhead, memory; all by default) and print Markdown. --quick takes small sizes, to try the benchmarks themselves.
  */
 import { parseArgs } from 'node:util';
 import { benchLife, benchStartUp } from './commands.ts';
 import { benchDump, benchSmallDump } from './dump.ts';
 import { benchFilters } from './filters.ts';
 import { machine, showTime, watchMachine } from './harness.ts';
+import { benchOverhead } from './overhead.ts';
 import { benchPeakMemory } from './peak-memory.ts';
 import { benchRestart } from './restart.ts';
 import { Bench } from './session.ts';
@@ -39,6 +40,7 @@ const benches: Record<string, (bench: Bench) => Promise<string>> = {
   },
   'start-up': (bench) => benchStartUp(bench, 2 * runs),
   life: (bench) => benchLife(bench, runs),
+  overhead: (bench) => benchOverhead(bench, 30 * runs),
   memory: async (bench) => {
     const { bytes, table } = await benchPeakMemory(bench, quick ? 200 : 2048);
     return `An image of ${bytes} bytes.\n\n${table}`;
