@@ -66,7 +66,8 @@ export async function benchOverhead(bench: Bench, runs: number): Promise<string>
   const outside = new Subject(
     folder('outside'),
     bench.path('outside'),
-    (fifos) => void spawn(program, fifos.split(' '), { detached: true, stdio: ['ignore', 'ignore', 'inherit'] }),
+    (fifos) =>
+      void spawn(program, fifos.split(' '), { detached: true, stdio: ['ignore', 'ignore', 'inherit'] }),
     bench,
   );
   const inPod = (name: string, options: string, line: string) => {
@@ -88,10 +89,22 @@ export async function benchOverhead(bench: Bench, runs: number): Promise<string>
 
   const rows: string[][] = [];
   for (const [name, title, count] of tests) {
-    const measure = (subject: Subject) => compare(runs, () => subject.ask(name, count), () => outside.ask(name, count));
+    const measure = (subject: Subject) =>
+      compare(
+        runs,
+        () => subject.ask(name, count),
+        () => outside.ask(name, count),
+      );
     const [plain, shut] = [await measure(inside), await measure(confined)];
     const time = (seconds: readonly number[]) => show(median(seconds) / count);
-    rows.push([title, time(plain.peer.seconds), time(plain.ours.seconds), cost(plain), time(shut.ours.seconds), cost(shut)]);
+    rows.push([
+      title,
+      time(plain.peer.seconds),
+      time(plain.ours.seconds),
+      cost(plain),
+      time(shut.ours.seconds),
+      cost(shut),
+    ]);
   }
   for (const subject of [outside, inside, confined]) subject.close();
   // Their programs end with their input, and the pods with them.
