@@ -6,7 +6,7 @@ import { usageError } from '../lib/cli/parse.ts';
 import { attachPod } from '../lib/pod/attach.ts';
 import { removeGroups } from '../lib/pod/cgroups.ts';
 import { checkMachine, formatFindings } from '../lib/pod/check-machine.ts';
-import { preparePod } from '../lib/pod/create.ts';
+import { type PodNetwork, podNetworks, preparePod } from '../lib/pod/create.ts';
 import { limitOptions, readLimits } from '../lib/pod/limits.ts';
 import { reportEnd } from '../lib/pod/report-end.ts';
 import { windowSize } from '../lib/pod/terminal.ts';
@@ -43,6 +43,12 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
         describe: 'without the means to reach out of the pod (default with --root); --no-confine leaves them',
       },
       check: { type: 'boolean', describe: 'say what this machine lets you do, and run nothing' },
+      net: {
+        type: 'string',
+        choices: podNetworks,
+        default: 'host',
+        describe: "host: the machine's network; none: one of its own, with the loopback interface alone",
+      },
       cwd: { type: 'string', describe: 'folder to start in, seen from inside' },
     },
     examples: [
@@ -93,6 +99,7 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
       plain: !args.detach && !terminal,
       ...(limits ? { limits } : {}),
       confine: args.confine ?? root !== undefined,
+      net: args.net as PodNetwork,
     });
     if (args.detach) {
       await pod.start();

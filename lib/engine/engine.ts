@@ -17,6 +17,8 @@ export interface DumpTarget {
   rooted: boolean;
   /** The pod confines it: what it lacks is the pod's, and no part of the image. */
   confined?: boolean;
+  /** Its network; absent: the computer's. */
+  net?: 'host' | 'none';
   /** Limits of the pod. */
   limits?: Records['pod']['limits'];
   /** The pod's mounts when it was made (lib/runtime/mount-list.ts), and the root folder it was given. */

@@ -23,6 +23,9 @@ import { killPod } from './kill.ts';
 import { readStat } from './proc.ts';
 import { checkName, type PodEntry, socketPath, writeEntry } from './registry.ts';
 
+export const podNetworks = ['host', 'none'] as const;
+export type PodNetwork = (typeof podNetworks)[number];
+
 export interface PodOptions {
   name: string;
   /** Command and arguments; looked up in the environment's PATH, below the session's root. */
@@ -47,6 +50,8 @@ export interface PodOptions {
   plain?: boolean;
   /** Without the means to reach out of the pod; see docs/pods.md. Default: not. */
   confine?: boolean;
+  /** `none`: in a network of its own, with the loopback interface alone. Default: host. */
+  net?: PodNetwork;
   /** Of the whole session, by control groups. */
   limits?: Limits;
   /** Told when the limits can't be had, and the pod is made without; without this it is not made. */
@@ -128,6 +133,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     hostname,
     socket: socketPath(options.name),
     held: true,
+    ...(options.net === 'none' ? { net: options.net } : {}),
     ...(options.confine ? { confined: true } : { mounts: listMounts(initPid) }),
     ...(groups ? { groups: groups.folders, limits: limitsEntry(options.limits!) } : {}),
   };
@@ -210,6 +216,7 @@ function initArguments(
   const list = given.flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
   if (process.geteuid!() !== 0) list.push('--user');
   if (options.confine) list.push('--confine', String(keptCapabilities));
+  if (options.net === 'none') list.push('--no-net');
   if (options.plain) list.push('--plain');
   if (options.command.length > 0) list.push('--', ...options.command);
   return list;

@@ -45,6 +45,7 @@ function fromPod(entry: PodEntry): FoundSession {
       roots: sessionRoots(entry.init),
       init: entry.init,
       rooted: entry.root !== null,
+      ...(entry.net === undefined ? {} : { net: entry.net }),
       ...(entry.confined ? { confined: true } : {}),
       ...(entry.limits ? { limits: limitsOf(entry.limits) } : {}),
       ...(entry.mounts

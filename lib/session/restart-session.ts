@@ -138,6 +138,7 @@ async function makePod(restart: Restart, options: RestartSessionOptions): Promis
     console: consoleNumber(image.objects),
     ...limitsFor(options, image.pod!.limits),
     confine: options.confine ?? image.pod!.confined ?? false,
+    net: image.pod!.net ?? 'host',
     ...clocksOf(hello, options.warn),
   });
 }

@@ -2,7 +2,7 @@
  * pod-init: makes the namespaces of a pod, its mounts and its console, and stays as its pid 1.
  *
  *   pod-init --folder DIR --name NAME [--user] [--root DIR] [--cwd DIR] [--hostname H] [--domainname D]
- *            [--console N] [--clocks OFFSETS] [--size ROWSxCOLUMNS] [--plain] [--confine CAPABILITIES]
+ *            [--console N] [--clocks OFFSETS] [--size ROWSxCOLUMNS] [--plain] [--confine CAPABILITIES] [--no-net]
  *            [-- COMMAND ARGUMENTS…]        (status channel on descriptor 3)
  *
  * Order, and why: the name is taken (socket bound, under a lock) while the host's files are still in sight; then
@@ -24,6 +24,7 @@
 #include <sys/un.h>
 #include <sys/vfs.h>
 #include <asm/ioctls.h>
+#include <linux/sockios.h>
 
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
@@ -136,13 +137,29 @@ static void take_name(void) {
   sys(close, lock);
 }
 
+/* A new network has one interface, lo, and that is down. */
+static void start_loopback(void) {
+  struct {
+    char name[16];
+    short flags;
+    char rest[22];
+  } request = {"lo", 0, {0}};
+  long fd = must(sys(socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "loopback");
+  must(sys(ioctl, fd, SIOCGIFFLAGS, &request), "loopback");
+  request.flags |= 1; /* IFF_UP */
+  must(sys(ioctl, fd, SIOCSIFFLAGS, &request), "loopback");
+  sys(close, fd);
+}
+
 static void enter_namespaces(void) {
   long uid = sys(geteuid), gid = sys(getegid);
   int spaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
   if (options.clocks) spaces |= CLONE_NEWTIME;
+  if (options.no_net) spaces |= CLONE_NEWNET;
   must(sys(unshare, options.user ? spaces | CLONE_NEWUSER : spaces), "unshare");
   /* Only as long as nobody has entered it: before the fork. */
   if (options.clocks) write_file("/proc/self/timens_offsets", options.clocks);
+  if (options.no_net) start_loopback();
   if (!options.user) return;
   struct text users = {0}, groups = {0};
   add_number(&users, uid), add(&users, " "), add_number(&users, uid), add(&users, " 1\n");
@@ -411,6 +428,8 @@ static void read_options(char **argument) {
       options.user = 1;
     } else if (same(name, "--plain")) {
       options.plain = 1;
+    } else if (same(name, "--no-net")) {
+      options.no_net = 1;
     } else if (same(name, "--confine")) {
       const char *rest;
       options.confine = 1;

@@ -28,6 +28,7 @@ import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
 import { dumpQueues } from './objects/sysv-queue.ts';
 import { dumpSemaphores } from './objects/sysv-semaphores.ts';
 import { listSysvSegments } from './objects/sysv-shm.ts';
+import { sayInterfaces } from './own-network.ts';
 import { Pagemaps, type PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
@@ -178,6 +179,7 @@ function collect(
   // A session without a pod uses the computer's, of which nobody can say whose they are.
   const messages =
     target.init === undefined ? [] : [...dumpSemaphores(view, target.init), ...dumpQueues(view)];
+  if (target.net === 'none') sayInterfaces(view.alive[0]!.pid, (sentence) => view.losses.push(sentence));
   if (target.rooted) collectNamed(view.alive[0]!.pid, carriers, (sentence) => view.losses.push(sentence));
   const files = collectFiles(view, tables, [...mmOwners.values()], putOff, carriers);
   files.release();
@@ -389,6 +391,7 @@ function podRecord(target: DumpTarget, view: SessionView, names: Collected['name
     rooted: target.rooted,
     init: target.init !== undefined,
     ...(target.confined ? { confined: true } : {}),
+    ...(target.net === undefined ? {} : { net: target.net }),
     ...(target.limits ? { limits: target.limits } : {}),
   };
 }
