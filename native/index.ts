@@ -91,6 +91,8 @@ export interface Native {
    * before 6.7. `pagemap` is an open descriptor of /proc/PID/pagemap.
    */
   scanPages(pagemap: number, start: bigint, end: bigint, privateOnly: boolean): BigUint64Array;
+  /** Guard regions (MADV_GUARD_INSTALL) in [start, end), pairs of addresses; none where the kernel does not tell. */
+  scanGuards(pagemap: number, start: bigint, end: bigint): BigUint64Array;
   /**
    * Of [start, end): private pages that two stopped processes do not share since a fork. Told by page frames, or,
    * where these are not to be known, by contents. `pagemap`s are open descriptors of /proc/PID/pagemap.

@@ -205,6 +205,41 @@ static int scan_by_read(int pagemap, uint64_t start, uint64_t end, bool private_
 	return 0;
 }
 
+#define SCAN_GUARD (1 << 8)
+
+/* Guard regions: madvise(2), MADV_GUARD_INSTALL. A kernel that can't tell of them here (before 6.16) tells of none. */
+static napi_value scan_guards(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	int pagemap = integer_argument(&arguments, 0);
+	struct scan_region region[REGIONS];
+	struct scan_argument argument = {
+		.size = sizeof(argument), .start = word_argument(&arguments, 1), .end = word_argument(&arguments, 2),
+		.vec = (uint64_t)region, .vec_len = REGIONS,
+		.category_mask = SCAN_GUARD, .return_mask = SCAN_GUARD,
+	};
+	struct ranges ranges = { 0 };
+	int error = 0;
+
+	if (is_throwing(env))
+		return NULL;
+	while (!error && argument.start < argument.end) {
+		int found = ioctl(pagemap, SCAN_CALL, &argument);
+
+		if (found < 0) {
+			error = errno == ENOTTY || errno == EINVAL ? 0 : errno;
+			break;
+		}
+		for (int i = 0; i < found && !error; i++)
+			if (!add_range(&ranges, region[i].start, region[i].end))
+				error = ENOMEM;
+		if (argument.walk_end <= argument.start)
+			error = EIO;
+		argument.start = argument.walk_end;
+	}
+	return give_ranges(env, &ranges, error, "page scan");
+}
+
 static napi_value scan_pages(napi_env env, napi_callback_info info)
 {
 	struct arguments arguments = get_arguments(env, info);
@@ -447,6 +482,7 @@ void export_memory(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "readMemory", read_memory);
 	export_function(env, exports, "writeMemory", write_memory);
+	export_function(env, exports, "scanGuards", scan_guards);
 	export_function(env, exports, "readPages", read_pages);
 	export_function(env, exports, "scanPages", scan_pages);
 	export_function(env, exports, "differingPages", differing_pages);

@@ -400,6 +400,12 @@ t.test('images that do not fit are damaged, and the message names what', async (
       /offset/,
     ],
     ['a lock on memory', area({ flock: 'shared' }), /locked and maps no file/],
+    ['a guard outside', area({ guards: [{ start: 0x21000n, end: 0x22000n }] }), /has a guard outside/],
+    [
+      'half a guard',
+      area({ guards: [{ start: 0x20000n, end: 0x20800n }] }),
+      /a guard of .* is not page aligned/,
+    ],
     ['inherited of nobody', area({ inherited: true }), /has no base/],
     ['vdso area without vdso', area({ kind: 'vdso' }), /no vdso/],
     [

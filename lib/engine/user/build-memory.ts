@@ -67,6 +67,7 @@ export class SpaceBuilder {
     const { remote } = this.#task;
     const calls: Word[][] = [];
     if (!this.#space.record.thpDisable) remote.run([[SYS.prctl, PR.setThpDisable, 0, 0, 0, 0]]);
+    this.#setGuards(remote);
     for (const area of this.#space.areas) {
       const length = area.end - area.start;
       for (const advice of area.advice ?? [])
@@ -86,6 +87,19 @@ export class SpaceBuilder {
   /** Take the call site away; the task can make no call after this. */
   removeCallSite(): void {
     this.#task.remote.call('munmap', SYS.munmap, this.#site.start, this.#site.end - this.#site.start);
+  }
+
+  /** Before the areas are locked, which forbids it. */
+  #setGuards(remote: Remote): void {
+    const guards = this.#space.areas.flatMap((area) => area.guards ?? []);
+    const calls = guards.map(({ start, end }) => [SYS.madvise, start, end - start, MADV_GUARD_INSTALL]);
+    run(remote, calls, (index, errno) => {
+      throw new PodError(
+        'cannot-restart',
+        `the session has a guard region at ${hex(calls[index]![1]!)}, which can't be made here (errno ${errno})`,
+        'guard regions (MADV_GUARD_INSTALL) need Linux 6.13 or later',
+      );
+    });
   }
 
   #name(remote: Remote, area: Area): void {
@@ -280,6 +294,8 @@ export class SpaceBuilder {
     if (exe !== undefined) remote.run([[SYS.close, exe]]);
   }
 }
+
+const MADV_GUARD_INSTALL = 102;
 
 const adviceNumbers = {
   dontfork: 10,

@@ -62,6 +62,8 @@ export interface AskedMemory {
 }
 
 const areasAFrame = 192;
+/** As many as the schema has room for. */
+const mostGuards = 256;
 const anonymousNames = new Set(['', '[heap]', '[stack]']);
 
 export class MemoryCollector {
@@ -105,12 +107,13 @@ export class MemoryCollector {
     const found = parent === undefined ? undefined : this.#spaces.get(parent);
     const base = found && hasSameExecutable(space, found.record) ? found : undefined;
     for (const area of mapped) {
-      const record = this.#describe(pid, area);
+      const guards = this.#guards(pid, area);
+      const record = { ...this.#describe(pid, area), ...(guards.length > 0 ? { guards } : {}) };
       const source = this.#pagesOf(id, pid, area, record);
       const own =
         base && source && findBaseArea(base.areas, record) && findOwnPages(source, base.pid, this.#pagemaps);
       areas.push(own ? { ...record, inherited: true } : record);
-      if (source) this.#pages.push(own ? { ...source, ranges: own } : source);
+      if (source) this.#pages.push(...(own ? [{ ...source, ranges: own }] : besides(source, guards)));
     }
     this.#spaces.set(id, { pid, areas, record: space });
     if (base && areas.some((area) => area.inherited)) {
@@ -296,6 +299,20 @@ export class MemoryCollector {
     }
   }
 
+  /** Guard regions: nothing can be read there. */
+  #guards(pid: number, area: MappedArea): NonNullable<AreaRecord['guards']> {
+    const ranges = native().scanGuards(this.#pagemaps.of(pid), area.start, area.end);
+    const guards = Array.from({ length: ranges.length / 2 }, (_none, index) => ({
+      start: ranges[2 * index]!,
+      end: ranges[2 * index + 1]!,
+    }));
+    if (guards.length > mostGuards)
+      throw refusal(pid, area, `more than ${mostGuards} guard regions (MADV_GUARD_INSTALL) are not handled`);
+    if (guards.length > 0 && area.permissions[3] === 's')
+      throw refusal(pid, area, 'guard regions (MADV_GUARD_INSTALL) in shared memory are not handled');
+    return guards;
+  }
+
   #pagesOf(
     mm: number,
     pid: number,
@@ -311,6 +328,15 @@ export class MemoryCollector {
     const end = start + (fromFile ? readableLength(pid, { start, length }) : length);
     return end > start ? { key: { mm }, pid, start, end, shift: 0n, wanted } : undefined;
   }
+}
+
+/** What lies before, between and behind the guards. */
+function besides(source: PageSource, guards: NonNullable<AreaRecord['guards']>): PageSource[] {
+  const starts = [source.start, ...guards.map(({ end }) => end)];
+  const ends = [...guards.map(({ start }) => start), source.end];
+  return starts
+    .map((start, index) => ({ ...source, start, end: ends[index]! }))
+    .filter(({ start, end }) => start < end);
 }
 
 /** A shared mapping of a file that lost its name, or never had one. */
@@ -350,6 +376,8 @@ function refuseArea(pid: number, area: MappedArea): void {
     throw refusal(pid, area, 'the memory of a device cannot go along');
   if (area.flags.has('um') || area.flags.has('uw'))
     throw refusal(pid, area, 'memory under userfaultfd is not handled');
+  if (area.protectionKey !== 0)
+    throw refusal(pid, area, 'memory with a protection key (pkey_mprotect) is not handled');
   // "ss" is the shadow stack flag, "sl" mseal.
   if (area.flags.has('ss'))
     throw refusal(

@@ -42,6 +42,8 @@ function isPartOf(area: Area, base: Area): boolean {
     (!backed || (area.offset ?? 0n) - (base.offset ?? 0n) === area.start - base.start) &&
     area.file?.path === base.file?.path &&
     area.shm === base.shm &&
+    area.guards === undefined &&
+    base.guards === undefined &&
     area.flock === undefined &&
     base.flock === undefined &&
     (area.growsDown ?? false) === (base.growsDown ?? false) &&

@@ -74,6 +74,8 @@ export interface MappedArea {
   inode: bigint;
   path: string;
   flags: Set<string>;
+  /** pkeys(7), 0 for none. */
+  protectionKey: number;
 }
 
 const headLine = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d+)\s*(.*)$/s;
@@ -83,10 +85,14 @@ export function readAreas(pid: number, file: 'maps' | 'smaps' = 'smaps'): Mapped
   const areas: MappedArea[] = [];
   // Statistics lines start with a capital letter, area lines with a hexadecimal digit.
   for (const [line] of readFileSync(`/proc/${pid}/${file}`, 'utf8').matchAll(
-    /^(?:[0-9a-f]|VmFlags:)[^\n]*/gm,
+    /^(?:[0-9a-f]|VmFlags:|ProtectionKey:)[^\n]*/gm,
   )) {
     if (line.startsWith('VmFlags:')) {
       areas.at(-1)!.flags = new Set(line.slice(8).trim().split(' '));
+      continue;
+    }
+    if (line.startsWith('ProtectionKey:')) {
+      areas.at(-1)!.protectionKey = Number(line.slice('ProtectionKey:'.length));
       continue;
     }
     const match = headLine.exec(line);
@@ -101,6 +107,7 @@ export function readAreas(pid: number, file: 'maps' | 'smaps' = 'smaps'): Mapped
       // The kernel writes a newline in a name as \012.
       path: match[7]!.replace(/\\012/g, '\n'),
       flags: new Set(),
+      protectionKey: 0,
     });
   }
   return areas;

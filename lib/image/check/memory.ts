@@ -182,6 +182,10 @@ export class MemoryCheck {
     if (area.kind === 'vdso' || area.kind === 'vvar') this.#kernelArea(name, space, area);
     if (area.inherited && (area.shared || space.base === undefined))
       throw damaged(`${name} is inherited, but ${area.shared ? 'shared' : 'its address space has no base'}`);
+    for (const guard of area.guards ?? []) {
+      this.#range(guard.start, guard.end, `a guard of ${name}`, true);
+      if (guard.start < area.start || guard.end > area.end) throw damaged(`${name} has a guard outside`);
+    }
     // Pages of shared areas would go to what backs them (a file of the user's): never from a stream.
     if (!area.shared && area.kind !== 'vvar') space.writable.add(Number(area.start), Number(area.end));
   }
