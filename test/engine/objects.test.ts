@@ -615,6 +615,33 @@ t.test('unix sockets', async (t) => {
     close(a, b);
   });
 
+  t.test('no open files wanted (SO_PASSRIGHTS)', async (t) => {
+    const passRights = 83;
+    const [a, b] = socketPair(dgram);
+    try {
+      setSocketOption(a, passRights, 0);
+    } catch {
+      return t.comment('this kernel has no such option');
+    }
+    send(b, 'bytes');
+    const { builder } = roundTrip(t, [a, b]);
+    t.equal(socketOption(builder.take(0), passRights), 0);
+    t.equal(socketOption(builder.take(1), passRights), 1);
+    close(a, b);
+  });
+
+  t.test('packet filters are refused', async (t) => {
+    const attachFilter = 26;
+    const [a, b] = socketPair(dgram);
+    // struct sock_filter: return all of it; struct sock_fprog: how many, where.
+    const code = words32(6, -1);
+    const memory = call(SYS.mmap, 0, 4096, 3, 0x22, -1, 0);
+    native().writeMemory(process.pid, BigInt(memory), code);
+    setSocketOption(a, attachFilter, words64(1n, BigInt(memory)));
+    refuses(t, [a, b], /packet filter/);
+    close(a, b);
+  });
+
   t.test('messages keep their boundaries', async (t) => {
     for (const type of [dgram, seqpacket]) {
       const [a, b] = socketPair(type);
@@ -1018,7 +1045,7 @@ t.test('everything else is refused by name', async (t) => {
     [call(SYS.pidfd_open, process.ppid, 0), /of process \d+, which is not of the session/],
     [call(323 /* userfaultfd */, 1), /userfaultfd/],
     [call(SYS.socket, 2, 3, 6), /a raw socket of IP protocol 6/],
-    [call(SYS.socket, 16, 3, 4), /netlink/],
+    [call(SYS.socket, 16, 3, 12 /* NETLINK_NETFILTER */), /netlink/],
     [call(300 /* fanotify_init */, 0, 0), /fanotify/],
   ];
   for (const [fd, message] of cases) {

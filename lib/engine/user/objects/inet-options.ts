@@ -106,17 +106,6 @@ export function getOption(
   return bytes.slice(0, new DataView(size.buffer).getInt32(0, true));
 }
 
-/** What getsockopt(2) without room says of the size; undefined when it fails. */
-export function optionSize(local: number, level: number, option: number): number | undefined {
-  const size = new Uint8Array(4);
-  try {
-    native().syscall(SYS.getsockopt, local, level, option, null, size);
-  } catch {
-    return undefined;
-  }
-  return new DataView(size.buffer).getInt32(0, true);
-}
-
 export function setOption(local: number, level: number, option: number, value: Uint8Array | number): void {
   const bytes = typeof value === 'number' ? new Uint8Array(new Int32Array([value]).buffer) : value;
   native().syscall(SYS.setsockopt, local, level, option, bytes, bytes.length);

@@ -24,26 +24,16 @@ import {
   peerAddress,
   portOf,
 } from './inet-address.ts';
-import {
-  getOption,
-  numberOption,
-  optionSize,
-  readOptions,
-  SO,
-  SOL,
-  setOption,
-  TCP_INFO,
-} from './inet-options.ts';
+import { getOption, numberOption, readOptions, SO, SOL, setOption, TCP_INFO } from './inet-options.ts';
 import { finishInet, restoreInet } from './inet-rebuild.ts';
 import { type Row, readTable, TCP } from './inet-table.ts';
-import { pollNow, socketOption } from './local-calls.ts';
+import { hasPacketFilter, pollNow, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { peekQueue, settle, unsentOf } from './tcp-queue.ts';
 import { readGroups } from './udp-groups.ts';
 import { peekDatagrams } from './udp-queue.ts';
 
 const SO_TYPE = 3;
-const SO_GET_FILTER = 26;
 const SO_PROTOCOL = 38;
 const SO_DOMAIN = 39;
 const TCP_ULP = 31;
@@ -306,13 +296,8 @@ function refuseOdd(file: OpenFile, context: DumpContext): void {
       `the kernel encrypts it (${name}), with keys that can not be read back`,
       'run the program without kernel TLS',
     );
-  if (hasFilter(file))
+  if (hasPacketFilter(file.local))
     context.refuse(file, 'a packet filter (BPF) is attached to it', 'run the program without it');
-}
-
-/** SO_GET_FILTER without room tells the number of instructions; an eBPF program can't be read at all. */
-function hasFilter(file: OpenFile): boolean {
-  return optionSize(file.local, SOL.socket, SO_GET_FILTER) !== 0;
 }
 
 export const inetSocket: FileObject = {

@@ -51,6 +51,19 @@ export function socketOption(fd: number, option: number): number {
   return readOption(fd, SOL_SOCKET, option, 4)?.getInt32(0, true) ?? 0;
 }
 
+const SO_GET_FILTER = 26;
+
+/** Whether a packet filter is attached to a socket; an eBPF program can't be read at all. */
+export function hasPacketFilter(fd: number): boolean {
+  const instructions = new Uint8Array(4);
+  try {
+    native().syscall(SYS.getsockopt, fd, SOL_SOCKET, SO_GET_FILTER, null, instructions);
+  } catch {
+    return true;
+  }
+  return new DataView(instructions.buffer).getInt32(0, true) !== 0;
+}
+
 export function setSocketOption(fd: number, option: number, value: Uint8Array | number): void {
   const bytes = typeof value === 'number' ? new Uint8Array(new Int32Array([value]).buffer) : value;
   native().syscall(SYS.setsockopt, fd, SOL_SOCKET, option, bytes, bytes.length);

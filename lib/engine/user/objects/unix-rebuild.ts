@@ -18,7 +18,7 @@ import {
   unlinkName,
 } from './unix-names.ts';
 
-const SO = { reuseaddr: 2, passcred: 16, rcvtimeo: 20, sndtimeo: 21, passpidfd: 76 } as const;
+const SO = { reuseaddr: 2, passcred: 16, rcvtimeo: 20, sndtimeo: 21, passpidfd: 76, passrights: 83 } as const;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
@@ -165,19 +165,29 @@ function listen(record: Socket, context: RestoreContext): void {
   context.builder.call('listen', SYS.listen, context.descriptor(record.id), backlog);
 }
 
-/** Shutdown and SO_PEEK_OFF, which would be in the way of filling queues. */
+/** Shutdown, SO_PEEK_OFF and SO_PASSRIGHTS, which would be in the way of filling queues. */
 function close(record: Socket, context: RestoreContext): void {
   const fd = context.descriptor(record.id);
   const { readShutdown, writeShutdown } = record;
   if ((readShutdown || writeShutdown) && !record.peerClosed) {
     context.builder.run([[SYS.shutdown, fd, readShutdown ? (writeShutdown ? 2 : 0) : 1]]);
   }
-  if (record.peekOffset === undefined) return;
+  if (record.peekOffset === undefined && !record.refuseRights) return;
   const local = borrow(context.builderPid, fd);
   try {
-    setPeekOffset(local, record.peekOffset);
+    if (record.peekOffset !== undefined) setPeekOffset(local, record.peekOffset);
+    if (record.refuseRights) refuseRights(local, context);
   } finally {
     closeLocal(local);
+  }
+}
+
+/** Linux 6.16 and later. */
+function refuseRights(local: number, context: RestoreContext): void {
+  try {
+    setSocketOption(local, SO.passrights, 0);
+  } catch {
+    context.warn('a unix socket that would take no open files (SO_PASSRIGHTS) takes them on this kernel');
   }
 }
 

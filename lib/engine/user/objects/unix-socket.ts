@@ -13,7 +13,7 @@ import { type BigIntStats, lstatSync, readlinkSync } from 'node:fs';
 import type { Records } from '../../../image/record.ts';
 import { AF, O } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile, OutRecord } from './file-object.ts';
-import { pollNow, readOption, socketOption } from './local-calls.ts';
+import { hasPacketFilter, pollNow, readOption, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { belowRoot } from './paths.ts';
 import { type DiagSocket, fileOf, unixSockets } from './socket-diag.ts';
@@ -29,6 +29,7 @@ const SO = {
   peercred: 17,
   reuseaddr: 2,
   passpidfd: 76,
+  passrights: 83,
 } as const;
 const SO_RCVTIMEO = 20;
 const SO_SNDTIMEO = 21;
@@ -56,8 +57,10 @@ function hintFor(name: string | undefined): string {
   return 'let the program disconnect first, or run its partner in the same session';
 }
 
-function readCommon(file: OpenFile): Partial<Records['unix-socket']> {
+function readCommon(file: OpenFile, context: DumpContext): Partial<Records['unix-socket']> {
   const { local } = file;
+  if (hasPacketFilter(local))
+    context.refuse(file, 'a packet filter (BPF) is attached to it', 'run the program without it');
   const timeout = (option: number) => {
     const view = readOption(local, SOL_SOCKET, option, 16);
     return view ? view.getBigInt64(0, true) * 1_000_000n + view.getBigInt64(8, true) : 0n;
@@ -70,6 +73,9 @@ function readCommon(file: OpenFile): Partial<Records['unix-socket']> {
     receiveBuffer: socketOption(local, SO.rcvbuf),
     ...(socketOption(local, SO.passcred) ? { passCredentials: true } : {}),
     ...(socketOption(local, SO.passpidfd) ? { passPidfd: true } : {}),
+    ...(readOption(local, SOL_SOCKET, SO.passrights, 4)?.getInt32(0, true) === 0
+      ? { refuseRights: true }
+      : {}),
     ...(socketOption(local, SO.reuseaddr) ? { reuseAddress: true } : {}),
     ...(receiveTimeoutUs ? { receiveTimeoutUs } : {}),
     ...(sendTimeoutUs ? { sendTimeoutUs } : {}),
@@ -284,7 +290,7 @@ function readQueue(file: OpenFile, context: DumpContext): Message[] {
 export const unixSocket: FileObject = {
   records: ['unix-socket'],
   coverage:
-    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones with the connections that wait to be accepted, as long as nothing was sent through these. Refused: a partner outside the session, urgent data, a message without a byte that an earlier dump of the running session (or MSG_PEEK) has hidden and whose place nobody can tell. SO_PEERCRED shows the pod's first process afterwards",
+    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones with the connections that wait to be accepted, as long as nothing was sent through these. Refused: a partner outside the session, urgent data, packet filters, a message without a byte that an earlier dump of the running session (or MSG_PEEK) has hidden and whose place nobody can tell. SO_PEERCRED shows the pod's first process afterwards",
 
   matches: (file) =>
     file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF.unix,
@@ -306,7 +312,7 @@ export const unixSocket: FileObject = {
       flags: file.flags,
       type,
       state: 'unconnected',
-      ...readCommon(file),
+      ...readCommon(file, context),
       ...name,
       ...state,
       ...(shut ? { readShutdown: true } : {}),
