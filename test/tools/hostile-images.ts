@@ -72,6 +72,10 @@ const both =
 const first = (image: readonly Entry[], kind: KindName): Entry => image.find(isKind(kind))!;
 const doubled = (kind: KindName): Change => behind(kind, (image) => [first(image, kind)]);
 
+/** Another executable for both processes, of which one inherits memory of the other. */
+const program = (path: string): Change =>
+  both(alter('mm', { exe: { path } }, 0), alter('mm', { exe: { path } }, 1));
+
 type Area = Records['areas']['areas'][number];
 type Table = Records['fd-table']['entries'];
 
@@ -358,11 +362,12 @@ export function hostileImages(absent: string): HostileImage[] {
       /pid 1/,
       tree((list) => [...list, treeEntry(1, { ppid: 2, pgid: 2, sid: 2, state: 'zombie' })]),
     ),
-    refused(
-      'a session led by pid 1',
-      /./,
-      tree((list) => list.map((each) => ({ ...each, sid: 1, pgid: 1 }))),
-    ),
+    {
+      what: 'a session led by pid 1',
+      // Who inherits memory of its parent was forked by it in its session.
+      exits: [6, 12],
+      change: tree((list) => list.map((each) => ({ ...each, sid: 1, pgid: 1 }))),
+    },
     {
       what: 'the highest pid',
       exits: [0, 12],
@@ -514,11 +519,11 @@ export function hostileImages(absent: string): HostileImage[] {
       /unlinked file/,
       regular('/tmp/x', { deleted: true, size: petabyte }),
     ),
-    refused('a program that is not there', /is not here/, alter('mm', { exe: { path: '/nowhere/at/all' } })),
+    refused('a program that is not there', /is not here/, program('/nowhere/at/all')),
     refused(
       'a path that commands the terminal',
       /^[^\x00-\x1f]*\n?/,
-      alter('mm', { exe: { path: '/nowhere\n\x1b[2Jpod-restart: hint: run rm' } }),
+      program('/nowhere\n\x1b[2Jpod-restart: hint: run rm'),
     ),
     refused('a pod named ../../x', /name/, alter('hello', { pod: '../../x' })),
     refused('a pod without a name', /name/, alter('hello', { pod: '' })),

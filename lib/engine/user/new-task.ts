@@ -63,6 +63,13 @@ export class NewTask {
   /** End the task with a wait status (waitpid(2)), and reap it as its tracer: a zombie remains for its parent. */
   end(status: number): void {
     const signal = status & 0x7f;
+    if (signal > mostSignal || harmless.has(signal)) {
+      throw new PodError(
+        'cannot-restart',
+        `process ${this.inner} can't have ended with wait status ${status}`,
+        'the image does not fit together: load it again',
+      );
+    }
     if (signal === 0) this.#exit((status >> 8) & 0xff);
     else this.#die(signal);
   }
@@ -104,6 +111,9 @@ export class NewTask {
 }
 
 const SIGKILL = 9;
+const mostSignal = 64;
+/** What ends no process: CHLD CONT STOP TSTP TTIN TTOU URG WINCH. */
+const harmless = new Set([17, 18, 19, 20, 21, 22, 23, 28]);
 const EEXIST = 17;
 const EAGAIN = 11;
 const ENOMEM = 12;

@@ -120,7 +120,7 @@ function open(pid: number, { thread }: Records['pidfd'], context: RestoreContext
     if (!(cause instanceof RemoteError)) throw cause;
     if (cause.errno === ESRCH) {
       return context.refuse(
-        `a descriptor is of process ${pid}, which the session does not have`,
+        `a descriptor is of ${thread ? 'thread' : 'process'} ${pid}, which the session does not have`,
         'the image does not fit together: load it again',
       );
     }
