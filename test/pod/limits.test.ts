@@ -104,11 +104,11 @@ os.rename(os.environ["F"] + "/result", os.environ["F"] + "/done")
       t.equal(forks, 10, 'processes');
       t.equal(status, 9, 'memory: killed for want of it');
       t.ok(share! < 0.8, `half a processor: ${share}`);
-    const quotas = groupsOf(shell).groups.flatMap((folder) => {
-      const file = join(folder, 'cpu.cfs_quota_us');
-      return existsSync(file) ? [readFileSync(file, 'utf8').trim()] : [];
-    });
-    t.strictSame(quotas, ['50000'], 'also where the machine is too busy to tell');
+      const quotas = groupsOf(shell).groups.flatMap((folder) => {
+        const file = join(folder, 'cpu.cfs_quota_us');
+        return existsSync(file) ? [readFileSync(file, 'utf8').trim()] : [];
+      });
+      t.strictSame(quotas, ['50000'], 'also where the machine is too busy to tell');
     };
     const started = shell.sh(`pod-run --name l -d --memory 64M --cpus 0.5 --pids 12 -- sh -c '${script}'`);
     t.equal(started.status, 0, started.stderr);
