@@ -125,43 +125,45 @@ export interface Kind {
   type: number;
 }
 
-function withFresh<Result>({ family, type }: Kind, body: (fresh: number) => Result): Result {
+/** What a new socket says, of all options that it has. */
+export interface UsualOptions {
+  options: readonly (Option & { usual: Uint8Array })[];
+  buffers: readonly { option: number; lock: number; usual: Uint8Array }[];
+}
+
+export function usualOptions({ family, type }: Kind): UsualOptions {
   const fresh = Number(native().syscall(SYS.socket, family, type | 0o2000000, 0));
   try {
-    return body(fresh);
+    return {
+      options: options.flatMap((each) => {
+        if (each.udpOnly && type !== datagram) return [];
+        const usual = getOption(fresh, each.level, each.option);
+        return usual === undefined ? [] : [{ ...each, usual }];
+      }),
+      buffers: buffers.map((each) => ({ ...each, usual: getOption(fresh, SOL.socket, each.option)! })),
+    };
   } finally {
     native().syscall(SYS.close, fresh);
   }
 }
 
 /** What was set. `connected`: a TCP connection, of which some say something else. */
-export function readOptions(local: number, kind: Kind, connected: boolean): SavedOption[] {
-  return withFresh(kind, (fresh) => {
-    const saved: SavedOption[] = [];
-    const take = (level: number, option: number) => {
-      const value = getOption(local, level, option);
-      if (value === undefined) return;
-      const usual = getOption(fresh, level, option);
-      if (usual === undefined || !Buffer.from(value).equals(usual)) saved.push({ level, option, value });
-    };
-    for (const { level, option, idleOnly, udpOnly } of options) {
-      if ((idleOnly && connected) || (udpOnly && kind.type !== datagram)) continue;
-      take(level, option);
-    }
-    const locks = numberOption(local, SOL.socket, SO.bufLock);
-    for (const { option, lock } of buffers) {
-      // Before Linux 5.14 nobody tells who chose the size; that of a connection is most likely the kernel's.
-      if (locks === undefined ? !connected : (locks & lock) !== 0) {
-        const value = getOption(local, SOL.socket, option);
-        if (
-          value &&
-          (locks !== undefined || !Buffer.from(value).equals(getOption(fresh, SOL.socket, option)!))
-        )
-          saved.push({ level: SOL.socket, option, value });
-      }
-    }
-    return saved;
-  });
+export function readOptions(local: number, known: UsualOptions, connected: boolean): SavedOption[] {
+  const saved: SavedOption[] = [];
+  for (const { level, option, idleOnly, usual } of known.options) {
+    if (idleOnly && connected) continue;
+    const value = getOption(local, level, option);
+    if (value && !Buffer.from(value).equals(usual)) saved.push({ level, option, value });
+  }
+  const locks = numberOption(local, SOL.socket, SO.bufLock);
+  for (const { option, lock, usual } of known.buffers) {
+    // Before Linux 5.14 nobody tells who chose the size; that of a connection is most likely the kernel's.
+    if (locks === undefined ? connected : (locks & lock) === 0) continue;
+    const value = getOption(local, SOL.socket, option);
+    if (value && (locks !== undefined || !Buffer.from(value).equals(usual)))
+      saved.push({ level: SOL.socket, option, value });
+  }
+  return saved;
 }
 
 /** Set what was saved: what comes before bind(2), or what comes last of all. */

@@ -24,7 +24,16 @@ import {
   peerAddress,
   portOf,
 } from './inet-address.ts';
-import { getOption, numberOption, readOptions, SO, SOL, setOption, TCP_INFO } from './inet-options.ts';
+import {
+  getOption,
+  numberOption,
+  readOptions,
+  SO,
+  SOL,
+  setOption,
+  TCP_INFO,
+  usualOptions,
+} from './inet-options.ts';
 import { finishInet, restoreInet } from './inet-rebuild.ts';
 import { type Row, readTable, TCP } from './inet-table.ts';
 import { hasPacketFilter, pollNow, socketOption } from './local-calls.ts';
@@ -163,8 +172,8 @@ function readConnection(file: OpenFile, state: number, address: Uint8Array, cont
   if (here === there)
     return context.refuse(file, 'it is connected to itself', 'let the program close it before the dump');
   const partner = connections(context).get(`${there} ${here}`);
-  const findRow = () =>
-    readTable(file.pid, 'tcp').find(({ local, remote }) => local === there && remote === here);
+  const findRow = (table: readonly Row[]) =>
+    table.find(({ local, remote }) => local === there && remote === here);
   const shut = (now: number): State => ({
     ...((pollNow(file.local, POLL.rdhup) & POLL.rdhup) !== 0 && !receivedEnd.includes(now)
       ? { readShutdown: true }
@@ -180,7 +189,7 @@ function readConnection(file: OpenFile, state: number, address: Uint8Array, cont
       content: peekQueue(file, context),
     };
   }
-  const row = findRow();
+  const row = findRow(tableOf(file, context, 'tcp'));
   const unaccepted: readonly number[] = [TCP.established, TCP.closeWait, TCP.synReceived];
   if (row?.inode === 0 && unaccepted.includes(row.state) && listensAt(there, file, context)) {
     // The end of the stream counts as one.
@@ -195,7 +204,7 @@ function readConnection(file: OpenFile, state: number, address: Uint8Array, cont
   const isHere = isLoopback(hostOf(peer)) || hostOf(peer) === hostOf(address);
   const left = row?.inode === 0 && !unaccepted.includes(row.state);
   if (left || (!row && isHere && receivedEnd.includes(state))) {
-    arrive(file, () => (left ? (findRow()?.unsent ?? 0) : 0), context);
+    arrive(file, () => (left ? (findRow(readTable(file.pid, 'tcp'))?.unsent ?? 0) : 0), context);
     return {
       state: { ...ends, ...shut(tcpInfo(file).state), peerClosed: true },
       content: peekQueue(file, context),
@@ -313,7 +322,9 @@ export const inetSocket: FileObject = {
     const family = socketOption(file.local, SO_DOMAIN);
     const found = type === 'tcp' ? readTcp(file, context) : readUdp(file, context);
     const connected = type === 'tcp' && !['unconnected', 'listening'].includes(found.state.state!);
-    const options = readOptions(file.local, { family, type: socketOption(file.local, SO_TYPE) }, connected);
+    const kind = { family, type: socketOption(file.local, SO_TYPE) };
+    const usual = context.once(`a new socket ${family} ${kind.type}`, () => usualOptions(kind));
+    const options = readOptions(file.local, usual, connected);
     const meta = {
       id: file.id,
       flags: file.flags,
