@@ -76,7 +76,7 @@ for (const user of short ? users.slice(-1) : users) {
     must('pod-dump --then kill desktop > $F/image');
     t.equal(picture(), '', 'it is gone');
     must('pod-restart -d < $F/image');
-    t.equal(picture(), typed, 'the same picture to the last pixel');
+    t.equal(await settled(), typed, 'the same picture to the last pixel');
 
     must(`xdotool type --delay 20 'fore > $F/said; echo after'`);
     must('xdotool key Return');

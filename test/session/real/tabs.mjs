@@ -18,7 +18,10 @@ const browser = spawn(
     `--user-data-dir=${folder}/profile`,
     '--remote-debugging-pipe',
   ],
-  { stdio: ['ignore', log, log, 'pipe', 'pipe'], env: { ...process.env, HOME: folder } },
+  {
+    stdio: ['ignore', log, log, 'pipe', 'pipe'],
+    env: { ...process.env, HOME: folder, LD_PRELOAD: `${folder}/no-keys.so` },
+  },
 );
 browser.on('exit', (...how) => {
   console.log('WRONG: the browser ended', ...how);
