@@ -1,5 +1,6 @@
 """nginx with three workers, and clients that keep their connections: it counts what came through each."""
-import os, socket, subprocess, sys, time
+import os, subprocess, sys, time
+from client import Connection, wrong
 
 folder = os.environ["F"]
 temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -17,21 +18,9 @@ os.chmod(folder, 0o755)
 server = subprocess.Popen(["nginx", "-c", folder + "/nginx.conf", "-e", folder + "/nginx.log"])
 
 
-def wrong(*what):
-    print("WRONG", *what, flush=True)
-    os._exit(3)
-
-
-class Client:
+class Client(Connection):
     def __init__(self):
-        for _ in range(600):
-            try:
-                self.socket = socket.socket(socket.AF_UNIX)
-                self.socket.connect(folder + "/nginx.sock")
-                break
-            except OSError:
-                time.sleep(0.05)
-        self.file = self.socket.makefile("rb")
+        super().__init__(folder + "/nginx.sock")
         self.connection = None
         self.requests = 0
 

@@ -1,5 +1,6 @@
 """Redis with its files, one client in a transaction, one that watches, one that is subscribed."""
-import os, socket, subprocess, sys, time
+import os, subprocess, sys, time
+from client import Connection, wrong
 
 folder = os.environ["F"]
 server = subprocess.Popen(
@@ -7,21 +8,9 @@ server = subprocess.Popen(
      "--appendfsync", "always", "--save", "2 10", "--logfile", folder + "/redis.log"])
 
 
-def wrong(*what):
-    print("WRONG", *what, flush=True)
-    os._exit(3)
-
-
-class Client:
+class Client(Connection):
     def __init__(self):
-        for _ in range(600):
-            try:
-                self.socket = socket.socket(socket.AF_UNIX)
-                self.socket.connect(folder + "/redis.sock")
-                break
-            except OSError:
-                time.sleep(0.05)
-        self.file = self.socket.makefile("rb")
+        super().__init__(folder + "/redis.sock")
 
     def send(self, *words):
         self.socket.sendall(b"*%d\r\n" % len(words)

@@ -1,4 +1,4 @@
-/** What System V semaphores and message queues have in common: how they are listed, numbered, and owned. */
+/** What kinds of System V IPC have in common: how they are listed, numbered, and owned. */
 import { native } from '../../../../native/index.ts';
 import { PodError } from '../../../stream/error.ts';
 import { AT_FDCWD, O, SYS } from '../abi.ts';
@@ -56,7 +56,8 @@ export function listSysv(kind: SysvKind, remote: Remote): { object: SysvObject; 
       );
     }
     const view = new DataView(remote.read(place, kind.structSize).slice().buffer);
-    found.push({ object: parsePermissions(Number(id), view), view });
+    const object = parsePermissions(Number(id), view);
+    found.push({ object: { ...object, mode: object.mode & 0o777 }, view });
   }
   return found;
 }
@@ -87,7 +88,8 @@ export function askAny<Result>(
   );
 }
 
-function parsePermissions(id: number, view: DataView): SysvObject {
+/** struct ipc64_perm; the mode with all its marks. */
+export function parsePermissions(id: number, view: DataView): SysvObject {
   return {
     id,
     key: view.getInt32(0, true),
@@ -95,23 +97,34 @@ function parsePermissions(id: number, view: DataView): SysvObject {
     gid: view.getUint32(8, true),
     cuid: view.getUint32(12, true),
     cgid: view.getUint32(16, true),
-    mode: view.getUint32(20, true) & 0o777,
+    mode: view.getUint32(20, true),
   };
 }
 
-/** Make one by `create`, under the number it had. */
-export function makeUnderNumber(kind: SysvKind, object: SysvObject, create: Word[], builder: Remote): void {
-  const { id, key } = object;
+/** Make one by `create`, under the number it had: what `create` said, and whether it got the number. */
+export function createUnderNumber(
+  nextId: string,
+  id: number,
+  create: Word[],
+  builder: Remote,
+): { made: bigint; right: boolean } {
   builder.reset();
-  const path = builder.putString(`/proc/sys/kernel/${kind.nextId}`);
+  const path = builder.putString(`/proc/sys/kernel/${nextId}`);
   const text = builder.put(Buffer.from(String(id)));
-  const fd = builder.call(`open ${kind.nextId}`, SYS.openat, AT_FDCWD, path, O.wronly | O.cloexec);
+  const fd = builder.call(`open ${nextId}`, SYS.openat, AT_FDCWD, path, O.wronly | O.cloexec);
   const [written] = builder.run([
     [SYS.write, fd, text, String(id).length],
     [SYS.close, fd],
   ]);
   const made = builder.run([create])[0]!;
-  if (written! >= 0n && made === BigInt(id)) return;
+  return { made, right: written! >= 0n && made === BigInt(id) };
+}
+
+/** The same, or an error. */
+export function makeUnderNumber(kind: SysvKind, object: SysvObject, create: Word[], builder: Remote): void {
+  const { id, key } = object;
+  const { made, right } = createUnderNumber(kind.nextId, id, create, builder);
+  if (right) return;
   throw new PodError(
     'cannot-restart',
     `System V ${kind.name} ${id} (key ${key}) can't be made${made < 0n ? ` (${errnoName(Number(-made))})` : ' under their number'}`,

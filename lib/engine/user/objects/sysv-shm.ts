@@ -6,9 +6,10 @@
 import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
 import { PodError } from '../../../stream/error.ts';
-import { AT_FDCWD, O, PROT, SYS } from '../abi.ts';
+import { PROT, SYS } from '../abi.ts';
 import type { Remote, Word } from '../remote.ts';
 import { errnoName } from './local-calls.ts';
+import { createUnderNumber, IPC_CREAT, IPC_EXCL, parsePermissions } from './sysv-ipc.ts';
 
 export type SysvRecord = NonNullable<Records['shm']['sysv']>;
 
@@ -19,8 +20,6 @@ export interface SysvSegment extends SysvRecord {
   attached: bigint;
 }
 
-const IPC_CREAT = 0o1000;
-const IPC_EXCL = 0o2000;
 const IPC_RMID = 0;
 const IPC_SET = 1;
 const SHM_LOCK = 11;
@@ -64,14 +63,10 @@ export function listSysvSegments(remote: Remote): Map<number, SysvSegment> {
 
 function parse(id: number, bytes: Uint8Array): SysvSegment {
   const view = new DataView(bytes.buffer, bytes.byteOffset, structSize);
+  const object = parsePermissions(id, view);
   return {
-    id,
-    key: view.getInt32(0, true),
-    uid: view.getUint32(4, true),
-    gid: view.getUint32(8, true),
-    cuid: view.getUint32(12, true),
-    cgid: view.getUint32(16, true),
-    mode: view.getUint32(20, true) & (0o777 | SHM_DEST | SHM_LOCKED),
+    ...object,
+    mode: object.mode & (0o777 | SHM_DEST | SHM_LOCKED),
     size: view.getBigUint64(48, true),
     attached: view.getBigUint64(88, true),
   };
@@ -83,18 +78,11 @@ export const isSysvArea = (path: string): boolean => /^\/SYSV[0-9a-f]{8} \(delet
 /** Make a segment in the builder, and attach it there to be filled: the address. */
 export function makeSysvSegment(record: Records['shm'], builder: Remote): bigint {
   const { id, key, mode } = record.sysv!;
-  builder.reset();
-  const path = builder.putString('/proc/sys/kernel/shm_next_id');
-  const text = builder.put(Buffer.from(String(id)));
-  const fd = builder.call('open shm_next_id', SYS.openat, AT_FDCWD, path, O.wronly | O.cloexec);
-  const [written] = builder.run([
-    [SYS.write, fd, text, String(id).length],
-    [SYS.close, fd],
-  ]);
   // Pages that are never written to need no room: it is had as they come.
   const flags = IPC_CREAT | IPC_EXCL | SHM_NORESERVE | (mode & 0o777) | 0o600;
-  const made = builder.run([[SYS.shmget, key, record.size, flags]])[0]!;
-  if (written! < 0n || made !== BigInt(id)) {
+  const create = [SYS.shmget, key, record.size, flags];
+  const { made, right } = createUnderNumber('shm_next_id', id, create, builder);
+  if (!right) {
     throw new PodError(
       'cannot-restart',
       `System V shared memory ${id} (key ${key}) can't be made${made < 0n ? ` (${errnoName(Number(-made))})` : ' under its number'}`,
