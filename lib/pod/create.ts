@@ -84,7 +84,7 @@ export async function createPod(options: PodOptions): Promise<Pod> {
 }
 
 /**
- * A pod for a restart: pid 1 sits in its poll loop, reaps nothing, and waits for adopt(). Its descriptors are 0 to 24
+ * A pod for a restart: pid 1 sits in its poll loop, reaps nothing, and waits for adopt(). Its descriptors are 0 to 25
  * (docs/pods.md); others may be made in it at 64 and above, and must be closed before adopt(). It ends by itself
  * when this process does.
  */

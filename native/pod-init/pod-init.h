@@ -15,7 +15,8 @@ enum {
   signal_fd = 6,    /* signalfd */
   master_fd = 7,    /* console, master side */
   console_fd = 8,   /* console, slave side: held so that the master never hangs up */
-  first_viewer_fd = 9,
+  queues_fd = 9,    /* the POSIX message queues of the pod, as a folder: a dump looks whether there are any */
+  first_viewer_fd = 10,
   most_viewers = 16,
   most_consoles = 512,  /* numbers below it are held open for a moment, within the usual limit of 1024 */
 };

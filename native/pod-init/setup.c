@@ -312,6 +312,20 @@ static void make_console(void) {
   must(sys(ioctl, console_fd, TCSETS, &mode), "console");
 }
 
+/*
+ * Queues that nobody has open are seen nowhere but in a mount of the mqueue file system, which only who owns the IPC
+ * namespace can make: now, before the session has lost that right. No path leads to it. A kernel without it has none.
+ */
+static void open_queues(void) {
+  const long context = sys(fsopen, "mqueue", 1 /* FSOPEN_CLOEXEC */);
+  if (context < 0) return;
+  long folder = sys(fsconfig, context, 6 /* FSCONFIG_CMD_CREATE */, 0, 0, 0);
+  if (folder == 0) folder = sys(fsmount, context, 1 /* FSMOUNT_CLOEXEC */, 0);
+  /* It may have the very number. */
+  sys(close, context);
+  if (folder >= 0) place(folder, queues_fd);
+}
+
 static void take_signals(void) {
   uint64_t all = ~0ul, wanted = 0;
   const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
@@ -488,6 +502,7 @@ _Noreturn __attribute__((used)) void start(long *stack) {
   if (options.hostname) must(sys(sethostname, options.hostname, length_of(options.hostname)), "hostname");
   if (options.domainname) must(sys(setdomainname, options.domainname, length_of(options.domainname)), "domainname");
   make_console();
+  open_queues();
   take_signals();
   use_null();
   confine_pod();

@@ -25,6 +25,7 @@ import { Freezer } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
+import { refusePosixQueues } from './objects/posix-queues.ts';
 import { dumpQueues } from './objects/sysv-queue.ts';
 import { dumpSemaphores } from './objects/sysv-semaphores.ts';
 import { listSysvSegments } from './objects/sysv-shm.ts';
@@ -137,6 +138,7 @@ function collect(
   { carriers, pagemaps }: { carriers: Carriers; pagemaps: Pagemaps },
 ): Collected {
   refuseMixedNamespaces(view, target.init);
+  if (target.init !== undefined) refusePosixQueues(target.init, view.alive[0]!.pid);
   if (target.mounts) refuseChangedMounts(view.alive[0]!.pid, target.mounts.before, target.mounts.root);
   const sharing = {
     vm: new SharedObjects('vm'),
