@@ -44,7 +44,7 @@ for (const user of users) {
     t.equal(house.run('pod-run', ['--name', 'held', '--', 'true']).status, 1, 'its name is taken');
     t.strictSame(
       readdirSync(`/proc/${init}/fd`),
-      ['0', '1', '2', '3', '4', '5', '6', '7', '8'],
+      ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'],
       'as documented',
     );
     t.equal(readdirSync(`/proc/${init}/task`).length, 1);
@@ -68,7 +68,7 @@ for (const user of users) {
     holder.say('adopt 2');
     t.match(await holder.answer(), { name: 'held', init, main: 2, held: false });
     t.match(house.ps(), [{ name: 'held', main: 2, state: 'running', processes: 1 }]);
-    t.strictSame(readdirSync(`/proc/${init}/fd`), ['0', '1', '2', '4', '5', '6', '7', '8']);
+    t.strictSame(readdirSync(`/proc/${init}/fd`), ['0', '1', '2', '4', '5', '6', '7', '8', '9']);
     holder.child.kill('SIGKILL');
     await until(t, 'the holder is gone', () => holder.child.signalCode !== null);
     t.equal(house.ps().length, 1, 'adopted: it lives without its holder');
