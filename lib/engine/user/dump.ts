@@ -24,8 +24,8 @@ import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './
 import { Freezer } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
 import type { OutRecord } from './objects/file-object.ts';
-import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
 import { refusePosixQueues } from './objects/posix-queues.ts';
+import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
 import { dumpQueues } from './objects/sysv-queue.ts';
 import { dumpSemaphores } from './objects/sysv-semaphores.ts';
 import { listSysvSegments } from './objects/sysv-shm.ts';
