@@ -7,7 +7,7 @@ import type { Records } from '../../../image/record.ts';
 import { SYS } from '../abi.ts';
 import type { RestoreContext } from './file-object.ts';
 import { AF_INET6 } from './inet-address.ts';
-import { codeOf } from './local-calls.ts';
+import { codeOf, getOption } from './local-calls.ts';
 
 export const SOL = { ip: 0, socket: 1, tcp: 6, udp: 17, ipv6: 41 } as const;
 export const SO = {
@@ -86,25 +86,6 @@ const buffers = [
 const datagram = 2;
 
 type SavedOption = NonNullable<Records['inet-socket']['options']>[number];
-
-const longest = 64;
-
-/** getsockopt(2); undefined when this socket has no such option. */
-export function getOption(
-  local: number,
-  level: number,
-  option: number,
-  room = longest,
-): Uint8Array | undefined {
-  const bytes = new Uint8Array(room);
-  const size = new Uint8Array(new Int32Array([room]).buffer);
-  try {
-    native().syscall(SYS.getsockopt, local, level, option, bytes, size);
-  } catch {
-    return undefined;
-  }
-  return bytes.slice(0, new DataView(size.buffer).getInt32(0, true));
-}
 
 export function setOption(local: number, level: number, option: number, value: Uint8Array | number): void {
   const bytes = typeof value === 'number' ? new Uint8Array(new Int32Array([value]).buffer) : value;

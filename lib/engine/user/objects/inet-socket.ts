@@ -24,19 +24,10 @@ import {
   peerAddress,
   portOf,
 } from './inet-address.ts';
-import {
-  getOption,
-  numberOption,
-  readOptions,
-  SO,
-  SOL,
-  setOption,
-  TCP_INFO,
-  usualOptions,
-} from './inet-options.ts';
+import { numberOption, readOptions, SO, SOL, setOption, TCP_INFO, usualOptions } from './inet-options.ts';
 import { finishInet, restoreInet } from './inet-rebuild.ts';
 import { type Row, readTable, TCP } from './inet-table.ts';
-import { hasPacketFilter, pollNow, socketOption } from './local-calls.ts';
+import { getOption, hasPacketFilter, pollNow, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { peekQueue, settle, unsentOf } from './tcp-queue.ts';
 import { readGroups } from './udp-groups.ts';

@@ -101,3 +101,15 @@ export function codeOf(cause: unknown): string | undefined {
 export function errnoName(errno: number): string {
   return getSystemErrorName(-errno);
 }
+
+/** getsockopt(2), at most `room` bytes; undefined when this socket has no such option. */
+export function getOption(local: number, level: number, option: number, room = 64): Uint8Array | undefined {
+  const bytes = new Uint8Array(room);
+  const size = new Uint8Array(new Int32Array([room]).buffer);
+  try {
+    native().syscall(SYS.getsockopt, local, level, option, bytes, size);
+  } catch {
+    return undefined;
+  }
+  return bytes.slice(0, new DataView(size.buffer).getInt32(0, true));
+}

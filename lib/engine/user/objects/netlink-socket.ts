@@ -11,7 +11,7 @@ import type { Records } from '../../../image/record.ts';
 import { AF, O, SYS } from '../abi.ts';
 import { describeProcess } from '../proc.ts';
 import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-object.ts';
-import { borrow, closeLocal, errnoName, readOption, socketOption } from './local-calls.ts';
+import { borrow, closeLocal, errnoName, getOption, readOption, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
 import { setBuffer } from './unix-fill.ts';
@@ -33,6 +33,8 @@ const SOL_NETLINK = 270;
 const ADD_MEMBERSHIP = 1;
 const LIST_MEMBERSHIPS = 9;
 const instructionSize = 8;
+/** Longest value of an option, bytes. */
+const longest = 512;
 const EADDRINUSE = 98;
 
 const protocols = { route: 0, 'sock-diag': 4, uevent: 15 } as const;
@@ -77,25 +79,13 @@ function findRow(file: OpenFile): { unread: number; answering: boolean } | undef
   return undefined;
 }
 
-/** getsockopt(2) whole; undefined when this socket has no such option. */
-function getOption(local: number, level: number, option: number): Uint8Array | undefined {
-  const bytes = new Uint8Array(512);
-  const size = new Uint8Array(new Int32Array([bytes.length]).buffer);
-  try {
-    native().syscall(SYS.getsockopt, local, level, option, bytes, size);
-  } catch {
-    return undefined;
-  }
-  return bytes.slice(0, new DataView(size.buffer).getInt32(0, true));
-}
-
 /** What differs from a new socket. */
 function readOptions(file: OpenFile, type: number, protocol: number): Option[] {
   const fresh = Number(native().syscall(SYS.socket, AF.netlink, type | O.cloexec, protocol));
   try {
     return options.flatMap(({ level, option }) => {
-      const value = getOption(file.local, level, option);
-      const usual = getOption(fresh, level, option);
+      const value = getOption(file.local, level, option, longest);
+      const usual = getOption(fresh, level, option, longest);
       return value === undefined || (usual && Buffer.from(value).equals(usual))
         ? []
         : [{ level, option, value }];
@@ -107,7 +97,7 @@ function readOptions(file: OpenFile, type: number, protocol: number): Option[] {
 
 /** Multicast groups by number. */
 function readGroups(file: OpenFile): number[] {
-  const bits = getOption(file.local, SOL_NETLINK, LIST_MEMBERSHIPS) ?? new Uint8Array();
+  const bits = getOption(file.local, SOL_NETLINK, LIST_MEMBERSHIPS, longest) ?? new Uint8Array();
   const groups: number[] = [];
   for (let group = 1; group <= 8 * bits.length; group++)
     if (((bits[(group - 1) >> 3]! >> ((group - 1) & 7)) & 1) !== 0) groups.push(group);

@@ -32,7 +32,6 @@ export interface DiagSocket {
   shutdown: number;
 }
 
-const AF_NETLINK = 16;
 const SOCK_DIAG_BY_FAMILY = 20;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
@@ -88,7 +87,7 @@ function listSockets(file: OpenFile, context: DumpContext): Sockets {
 /** A netlink socket sees the network namespace that it was made in. */
 function openNetlink(pid: number, namespace: string, context: DumpContext): number {
   const make = () =>
-    Number(native().syscall(SYS.socket, AF_NETLINK, 3 | O.cloexec, 4 /* NETLINK_SOCK_DIAG */));
+    Number(native().syscall(SYS.socket, AF.netlink, 3 | O.cloexec, 4 /* NETLINK_SOCK_DIAG */));
   if (namespace === readlinkSync('/proc/self/ns/net')) return make();
   const ours = openSync('/proc/thread-self/ns/net', 'r');
   const theirs = openSync(`/proc/${pid}/ns/net`, 'r');
@@ -111,7 +110,7 @@ function openNetlink(pid: number, namespace: string, context: DumpContext): numb
 /** An ordinary user may not enter the namespace of the pod, but the process itself is in it. */
 function openNetlinkInside(pid: number, context: DumpContext): number {
   return context.within(pid, (remote) => {
-    const fd = Number(remote.call('socket', SYS.socket, AF_NETLINK, 3 | O.cloexec, 4));
+    const fd = Number(remote.call('socket', SYS.socket, AF.netlink, 3 | O.cloexec, 4));
     try {
       return borrow(pid, fd);
     } finally {
