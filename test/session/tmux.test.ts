@@ -2,8 +2,6 @@
  * A terminal multiplexer as people use it: bash with job control and an editor in the windows of tmux, moved while
  * it is used, and used on. Everything is typed and read through tmux itself.
  */
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import t from 'tap';
 import { users } from '../pod/house.ts';
 import { lacking, makeShell, waitFor } from './session-house.ts';
@@ -35,7 +33,8 @@ for (const user of users) {
       `pod-run --name desk -d -- tmux -S $F/sock -f /dev/null new-session -x 90 -y 20 'bash --norc'`,
     );
     t.equal(started.status, 0, started.stderr);
-    await waitFor('tmux', () => existsSync(join(shell.folder, 'sock')));
+    // The socket has its name before it listens.
+    await waitFor('tmux', () => shell.sh('tmux -S $F/sock has-session').status === 0);
     await shows(0, /\$|#/);
     tmux(`send-keys -t :0 "PS1='ready> '; sleep 1000 &" Enter`);
     await shows(0, /\[1\] \d+\s+ready>/);
@@ -59,8 +58,7 @@ for (const user of users) {
     move(2);
     tmux(`send-keys -t :1 Escape`);
     tmux(`send-keys -t :1 ':wq' Enter`);
-    await waitFor('the file', () => existsSync(join(shell.folder, 'text')));
-    t.equal(readFileSync(join(shell.folder, 'text'), 'utf8'), 'written before and after\n');
+    await waitFor('the file', () => shell.sh('cat $F/text').stdout === 'written before and after\n');
 
     tmux(`send-keys -t :0 'clear; jobs; tty' Enter`);
     await shows(0, /\[1\]- +Running +sleep 1000 &\s+\[2\]\+ +Stopped +sleep 2000\s+\/dev\/pts\/1/);
