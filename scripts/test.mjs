@@ -37,6 +37,8 @@ if (missing.length > 0) {
 }
 
 const totals = { pass: 0, fail: 0, skip: 0, todo: 0 };
+/** Seconds by file. */
+const times = new Map();
 let failed = false;
 const record = '.tap/last-run.tap';
 
@@ -63,6 +65,8 @@ function run(list, jobs) {
   const summary = /^# \{ (.*) \}$/m.exec(tap.slice(tap.lastIndexOf('\n# {')))?.[1] ?? '';
   for (const [, name, count] of summary.matchAll(/(\w+): (\d+)/g))
     if (name in totals) totals[name] += Number(count);
+  for (const [, file, ms] of tap.matchAll(/^(?:not )?ok \d+ - dist\/esm\/(\S+) # time=([\d.]+)ms/gm))
+    times.set(file, Number(ms) / 1000);
   if (result.status !== 0) {
     failed = true;
     if (!process.stdout.isTTY) console.log(failures(tap));
@@ -97,6 +101,9 @@ run(
   files.filter((file) => alone.test(file)),
   1,
 );
+const longest = [...times].sort((a, b) => b[1] - a[1]).slice(0, 12);
+if (longest.length > 1)
+  console.log(`longest, seconds: ${longest.map(([file, time]) => `${file} ${time.toFixed()}`).join(', ')}`);
 const left = [totals.skip && `${totals.skip} skipped`, totals.todo && `${totals.todo} to do`].filter(Boolean);
 console.log(
   `${[`${totals.pass} passed`, `${totals.fail} failed`, ...left].join(', ')} (${files.length} files)`,

@@ -6,12 +6,10 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { ReferenceChecker } from '../../lib/image/check-references.ts';
-import { StreamParser } from '../../lib/stream/stream-parser.ts';
 import { packageRoot } from '../../native/package-root.ts';
 import { type House, makeHouse, users } from '../pod/house.ts';
 import { buildProgram, readProgram } from '../tools/programs.ts';
-import { metaOf, metasOf, readImage } from '../tools/records.ts';
+import { checkReferences, metaOf, metasOf, readImage } from '../tools/records.ts';
 import { makeProgramFolder, RunningProgram } from '../tools/running-program.ts';
 
 const as24 = `"${process.execPath}" "${join(packageRoot(), 'dist/esm/test/tools/as-2.4.js')}"`;
@@ -94,14 +92,7 @@ for (const user of users) {
       const before = running.beats;
 
       const bytes = readFileSync(image);
-      const checker = new ReferenceChecker();
-      const parser = new StreamParser({
-        frame: (frame) => checker.frame(frame),
-        end: () => checker.end(),
-        abort() {},
-      });
-      parser.write(bytes);
-      parser.end();
+      checkReferences(bytes);
       const records = readImage(bytes);
       t.same(
         metaOf(records, 'hello').history.map((line) => line.filter),

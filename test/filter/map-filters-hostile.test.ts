@@ -5,9 +5,7 @@
 import t from 'tap';
 import { filter as relocate } from '../../filters/relocate.ts';
 import { filter as upgrade } from '../../filters/upgrade-2.6.ts';
-import { ReferenceChecker } from '../../lib/image/check-references.ts';
 import { PodError } from '../../lib/stream/error.ts';
-import { StreamParser } from '../../lib/stream/stream-parser.ts';
 import * as r from '../tools/records.ts';
 import { runFilter } from '../tools/run-filter.ts';
 
@@ -158,15 +156,8 @@ function statusOf(error: unknown): number {
 }
 
 function check(bytes: Uint8Array): number {
-  const checker = new ReferenceChecker();
-  const parser = new StreamParser({
-    frame: (frame) => checker.frame(frame),
-    end: () => checker.end(),
-    abort() {},
-  });
   try {
-    parser.write(bytes);
-    parser.end();
+    r.checkReferences(bytes);
     return 0;
   } catch (cause) {
     return statusOf(cause);

@@ -1,9 +1,7 @@
 /** upgrade-2.6 over whole streams. */
 import t from 'tap';
 import { filter } from '../../filters/upgrade-2.6.ts';
-import { ReferenceChecker } from '../../lib/image/check-references.ts';
 import { PodError } from '../../lib/stream/error.ts';
-import { StreamParser } from '../../lib/stream/stream-parser.ts';
 import type { Records } from '../../schemas/generated/types.ts';
 import { makeStream, streamBytes } from '../tools/make-stream.ts';
 import * as r from '../tools/records.ts';
@@ -11,22 +9,11 @@ import { byteByByte, randomCuts, runFilter } from '../tools/run-filter.ts';
 
 type Options = { mergeThreads?: boolean; keep?: number };
 
-function check(bytes: Uint8Array): void {
-  const checker = new ReferenceChecker();
-  const parser = new StreamParser({
-    frame: (frame) => checker.frame(frame),
-    end: () => checker.end(),
-    abort() {},
-  });
-  parser.write(bytes);
-  parser.end();
-}
-
 /** Upgrade entries; the result must pass the reference checks. */
 function upgrade(entries: readonly r.Entry[], options: Options = {}): ReturnType<typeof r.readImage> {
   const { output, error } = runFilter(filter, r.writeImage(entries), { ...options });
   if (error) throw error;
-  check(output);
+  r.checkReferences(output);
   return r.readImage(output);
 }
 

@@ -6,21 +6,9 @@ import { StreamParser } from '../../lib/stream/stream-parser.ts';
 import { streamBytes } from '../tools/make-stream.ts';
 import * as r from '../tools/records.ts';
 
-/** Run a stream through the checker, as restart does. */
-function check(bytes: Uint8Array): void {
-  const checker = new ReferenceChecker();
-  const parser = new StreamParser({
-    frame: (frame) => checker.frame(frame),
-    end: () => checker.end(),
-    abort() {},
-  });
-  parser.write(bytes);
-  parser.end();
-}
-
 function failureOf(entries: readonly r.Entry[]): { failure: Failure; message: string } | undefined {
   try {
-    check(r.writeImage(entries));
+    r.checkReferences(r.writeImage(entries));
     return undefined;
   } catch (cause) {
     if (!(cause instanceof PodError)) throw cause;
@@ -99,7 +87,7 @@ const content = (file: number, length: number, more: object = {}): r.Entry => ({
 t.test('images that fit', async (t) => {
   for (const semantics of ['2.4', '2.6'] as const) {
     t.equal(failureOf(r.simpleImage(semantics)), undefined, `simple ${semantics}`);
-    check(streamBytes({ semantics, size: 1 << 20 }));
+    r.checkReferences(streamBytes({ semantics, size: 1 << 20 }));
   }
   const rich = [
     r.hello('2.6'),
@@ -618,7 +606,7 @@ t.test('more than a sane image has is exit 9', async (t) => {
 t.test('a checker fed without HELLO, or with a layer', async (t) => {
   const checker = new ReferenceChecker();
   t.throws(() => checker.end(), { name: 'PodError', failure: 'damaged' });
-  t.throws(() => check(streamBytes({ layer: 'compress' })), {
+  t.throws(() => r.checkReferences(streamBytes({ layer: 'compress' })), {
     name: 'PodError',
     failure: 'usage',
     message: /layer compress/,

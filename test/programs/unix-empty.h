@@ -1,6 +1,6 @@
 /*
- * What the programs about messages without a byte share. The includer gives the sizes of the messages that wait in
- * each queue: `static const size_t sizes[]`.
+ * The programs about messages without a byte, but for one thing: the includer gives the sizes of the messages in
+ * each queue, `static const size_t sizes[]`.
  */
 #include <sys/socket.h>
 #include "pod-test.h"
@@ -27,4 +27,16 @@ static void check_queues(void) {
 		take_messages(i, COUNT(sizes));
 		FAILS(recv(pairs[i][1], bytes, 16, MSG_DONTWAIT), EAGAIN);
 	}
+}
+
+int main(int argc, char **argv) {
+	pod_begin(argc, argv);
+	fill_queues();
+	pod_ready();
+	if (pod_break("head")) take_messages(0, 1);
+	if (pod_break("middle")) take_messages(1, 2);
+	if (pod_break("one-more")) EQUAL(send(pairs[1][0], "", 0, 0), 0);
+	while (pod_turn()) continue;
+	check_queues();
+	pod_pass();
 }

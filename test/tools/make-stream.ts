@@ -14,6 +14,7 @@ import { type KindName, kinds } from '../../lib/stream/kind.ts';
 import type { Sink } from '../../lib/stream/sink.ts';
 import { StreamWriter } from '../../lib/stream/stream-writer.ts';
 import type { Records } from '../../schemas/generated/types.ts';
+import { usersCredentials } from './records.ts';
 
 export interface StreamOptions {
   /** Bytes of memory pages (or of layer data), rounded up to whole pages. Default 64 KiB. */
@@ -190,18 +191,7 @@ function writeImage(writer: StreamWriter, options: StreamOptions & { imageId: st
     comm: 'worker',
     registers: new Uint8Array(216),
     signalMask: 0n,
-    credentials: {
-      uids: [1000, 1000, 1000, 1000],
-      gids: [1000, 1000, 1000, 1000],
-      groups: [1000],
-      inheritable: 0n,
-      permitted: 0n,
-      effective: 0n,
-      bounding: 0x1ffffffffffn,
-      ambient: 0n,
-      securebits: 0,
-      noNewPrivs: false,
-    },
+    credentials: usersCredentials,
     scheduling: { policy: 0, nice: 0, priority: 0, ...(old ? { counter: 10 } : {}) },
   });
 }

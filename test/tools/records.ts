@@ -1,4 +1,5 @@
 /** Records for tests: an image as a list of entries, written and read as a whole. */
+import { ReferenceChecker } from '../../lib/image/check-references.ts';
 import { criticalFlag } from '../../lib/stream/frame.ts';
 import { type KindName, kindName, kinds } from '../../lib/stream/kind.ts';
 import type { Sink } from '../../lib/stream/sink.ts';
@@ -27,6 +28,18 @@ export function entry<Name extends KindName & keyof Records>(
   data?: Uint8Array,
 ): Entry {
   return { kind, meta: meta as unknown as Record<string, unknown>, ...(data ? { data } : {}) };
+}
+
+/** Whether the references of an image hold, as restart looks: throws what it says. */
+export function checkReferences(bytes: Uint8Array): void {
+  const checker = new ReferenceChecker();
+  const parser = new StreamParser({
+    frame: (frame) => checker.frame(frame),
+    end: () => checker.end(),
+    abort() {},
+  });
+  parser.write(bytes);
+  parser.end();
 }
 
 /** The stream of entries, END included. */
@@ -225,6 +238,20 @@ export function process_(semantics: Semantics, pid: number, change: Partial<Reco
   });
 }
 
+/** Those of an ordinary user. */
+export const usersCredentials: Records['thread']['credentials'] = {
+  uids: [1000, 1000, 1000, 1000],
+  gids: [1000, 1000, 1000, 1000],
+  groups: [1000],
+  inheritable: 0n,
+  permitted: 0n,
+  effective: 0n,
+  bounding: 0x1ffffffffffn,
+  ambient: 0n,
+  securebits: 0,
+  noNewPrivs: false,
+};
+
 export function thread(
   semantics: Semantics,
   pid: number,
@@ -239,18 +266,7 @@ export function thread(
       comm: `task-${tid}`,
       registers: registers({ cs: 0x33n, ss: 0x2bn }),
       signalMask: 0n,
-      credentials: {
-        uids: [1000, 1000, 1000, 1000],
-        gids: [1000, 1000, 1000, 1000],
-        groups: [1000],
-        inheritable: 0n,
-        permitted: 0n,
-        effective: 0n,
-        bounding: 0x1ffffffffffn,
-        ambient: 0n,
-        securebits: 0,
-        noNewPrivs: false,
-      },
+      credentials: usersCredentials,
       scheduling: { policy: 0, nice: 0, priority: 0, ...(semantics === '2.4' ? { counter: tid } : {}) },
       ...change,
     },
