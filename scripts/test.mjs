@@ -1,14 +1,18 @@
 // `npm test [-- FILE…]`: run the compiled tests with tap, print one line of totals. Long campaigns have scripts of
-// their own (test:fuzz, test:kills). Tests that stop other processes, mount drives or measure time run one after
-// another; the rest share the cores.
+// their own (test:fuzz, test:kill). Tests that start sessions go two at a time (one waits while the other works),
+// those that mount drives one after another; the rest share the cores.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
-/** Folders of test/ whose files must have the machine to themselves. */
-const alone = /^dist\/esm\/test\/(engine|pod|drive|native|programs|pipeline|session|cli|campaigns)\//;
+/** How many files of a folder of test/ run at a time. */
+const atOnce = [
+  { folders: /^dist\/esm\/test\/(drive|session)\//, jobs: 1 },
+  { folders: /^dist\/esm\/test\/(engine|pod|native|programs|pipeline|cli)\//, jobs: 2 },
+  { folders: /^/, jobs: Math.min(4, availableParallelism()) },
+];
 
 /** Whole sessions through all commands take minutes: `npm run test:sessions`. */
 const campaigns = /^dist\/esm\/test\/session\//;
@@ -93,14 +97,12 @@ function failures(tap) {
   return shown.slice(0, 400).join('\n');
 }
 
-run(
-  files.filter((file) => !alone.test(file)),
-  Math.min(4, availableParallelism()),
-);
-run(
-  files.filter((file) => alone.test(file)),
-  1,
-);
+const lane = (file) => atOnce.findIndex(({ folders }) => folders.test(file));
+for (const [index, { jobs }] of [...atOnce.entries()].reverse())
+  run(
+    files.filter((file) => lane(file) === index),
+    jobs,
+  );
 const longest = [...times].sort((a, b) => b[1] - a[1]).slice(0, 12);
 if (longest.length > 1)
   console.log(`longest, seconds: ${longest.map(([file, time]) => `${file} ${time.toFixed()}`).join(', ')}`);
