@@ -153,6 +153,9 @@ export const SYS = {
   setns: 308,
   rt_sigpending: 127,
   mlock: 149,
+  mlockall: 151,
+  arch_prctl: 158,
+  membarrier: 324,
 } as const;
 
 export const PTRACE = {
@@ -253,6 +256,10 @@ export const PR = {
   getTidAddress: 40,
   setThpDisable: 41,
   getThpDisable: 42,
+  setMdwe: 65,
+  getMdwe: 66,
+  setMemoryMerge: 67,
+  getMemoryMerge: 68,
   capAmbient: 47,
   capAmbientRaise: 2,
   setVma: 0x53564d41,

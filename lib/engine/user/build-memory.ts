@@ -13,6 +13,7 @@ import { findGap, highest, type Range } from './address-range.ts';
 import { isReadOnly } from './build-segments.ts';
 import { VdsoBuilder } from './build-vdso.ts';
 import type { Area, SpaceImage } from './image-records.ts';
+import { setMemoryAttributes } from './memory-attributes.ts';
 import type { NewTask } from './new-task.ts';
 import { lockMapped } from './objects/file-locks.ts';
 import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
@@ -61,12 +62,11 @@ export class SpaceBuilder {
     return this.#task.site;
   }
 
-  /** Advice and locks; then the call site is all that is not the session's. */
+  /** Advice, locks, and what holds for all of it; then the call site is all that is not the session's. */
   finish(): void {
     this.#vdso.setDetours();
     const { remote } = this.#task;
     const calls: Word[][] = [];
-    if (!this.#space.record.thpDisable) remote.run([[SYS.prctl, PR.setThpDisable, 0, 0, 0, 0]]);
     this.#setGuards(remote);
     for (const area of this.#space.areas) {
       const length = area.end - area.start;
@@ -82,6 +82,7 @@ export class SpaceBuilder {
       );
     });
     for (const area of this.#space.areas) if (area.name !== undefined) this.#name(remote, area);
+    setMemoryAttributes(remote, this.#space.record, this.#warn);
   }
 
   /** Take the call site away; the task can make no call after this. */

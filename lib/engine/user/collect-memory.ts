@@ -9,10 +9,11 @@ import { closeSync, fstatSync, readFileSync, readlinkSync, statSync } from 'node
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
-import { SYS } from './abi.ts';
+import { PR, SYS } from './abi.ts';
 import { type Carriers, isAnonymousShared, keyOf, memfdName } from './carriers.ts';
 import type { HiddenLocks } from './collect-files.ts';
 import { findBaseArea, findOwnPages, hasSameExecutable } from './inheritance.ts';
+import { askMemoryAttributes, type MemoryAttributes } from './memory-attributes.ts';
 import { placeKey } from './objects/file-locks.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
@@ -58,7 +59,7 @@ export interface MemoryContext {
 export interface AskedMemory {
   brk: bigint;
   dumpable: number;
-  thpDisable: boolean;
+  attributes: MemoryAttributes;
 }
 
 const areasAFrame = 192;
@@ -446,7 +447,7 @@ function addressSpace(
     auxv: new Uint8Array(readFileSync(`/proc/${pid}/auxv`)),
     ...exe,
     dumpable: asked.dumpable,
-    ...(asked.thpDisable ? { thpDisable: true } : {}),
+    ...asked.attributes,
     ...(vdso
       ? {
           vdso: {
@@ -468,11 +469,10 @@ function describeVdso(pid: number, { start, end }: MappedArea) {
 }
 
 /** Ask a process about its address space. */
-export function askMemory(remote: Remote): AskedMemory {
-  const [brk, dumpable, thp] = remote.run([
+export function askMemory(remote: Remote, pid: number): AskedMemory {
+  const [brk, dumpable] = remote.run([
     [SYS.brk, 0],
-    [SYS.prctl, 3],
-    [SYS.prctl, 42, 0, 0, 0, 0],
+    [SYS.prctl, PR.getDumpable],
   ]);
-  return { brk: brk!, dumpable: Number(dumpable), thpDisable: thp === 1n };
+  return { brk: brk!, dumpable: Number(dumpable), attributes: askMemoryAttributes(remote, pid) };
 }

@@ -38,7 +38,7 @@ function signalsOf(status: Status, ...keys: string[]): number[] {
 /** Everything that belongs to the process as a whole and that nobody else knows. */
 export function askProcess(view: SessionView, process: SessionProcess): AskedProcess {
   return view.within(process.pid, (remote) => ({
-    memory: askMemory(remote),
+    memory: askMemory(remote, process.pid),
     handlers: askHandlers(remote, process.threads[0]!.status),
     process: { ...askTimers(remote, process), ...askSubreaper(remote) },
   }));

@@ -38,6 +38,7 @@ const codeLength = 32;
 const headroom = 128 << 10;
 const frameRoom = maxSignalFrame;
 const dataRoom = 112 << 10;
+const EAGAIN = 11;
 const scratchLength = BigInt(headroom + frameRoom + dataRoom);
 
 /** A stopped thread lent to us, as it was. */
@@ -141,18 +142,23 @@ export class Injector {
     this.#placeCode(tid);
     if (this.#scratch !== 0n) return;
     this.#onStack(tid, state, (remote) => {
-      this.#scratch = remote.call(
-        'mmap',
-        SYS.mmap,
-        0,
-        scratchLength,
-        PROT.read | PROT.write,
-        MAP.private | MAP.anonymous | MAP.noReserve,
-        -1,
-        0,
-      );
+      const flags = MAP.private | MAP.anonymous | MAP.noReserve;
+      const [mapped] = remote.run([[SYS.mmap, 0, scratchLength, PROT.read | PROT.write, flags, -1, 0]]);
+      if (mapped! < 0n) throw this.#noRoom(Number(-mapped!));
+      this.#scratch = mapped!;
     });
     native().poke(tid, this.#code + 24n, this.#scratch);
+  }
+
+  #noRoom(errno: number): PodError {
+    const lock = errno === EAGAIN;
+    return new PodError(
+      'cannot-checkpoint',
+      `${describeProcess(this.#pid)} may not map ${scratchLength >> 10n} KiB more, which a dump needs for a moment${lock ? ': it locks all that it maps (mlockall)' : ''} (errno ${errno})`,
+      lock
+        ? 'raise its limit of locked memory (prlimit --memlock)'
+        : 'raise its limits (prlimit --as --data)',
+    );
   }
 
   /** Write the code into the tail of the vdso, or find what a killed dumper left there. */
