@@ -1,13 +1,14 @@
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { isatty } from 'node:tty';
-import { runSpec } from '../lib/cli/main.ts';
+import { printWarning, runSpec } from '../lib/cli/main.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { attachPod } from '../lib/pod/attach.ts';
 import { removeGroups } from '../lib/pod/cgroups.ts';
 import { checkMachine, formatFindings } from '../lib/pod/check-machine.ts';
-import { type PodNetwork, podNetworks, preparePod } from '../lib/pod/create.ts';
+import { preparePod } from '../lib/pod/create.ts';
 import { limitOptions, readLimits } from '../lib/pod/limits.ts';
+import { type PodNetwork, podNetworks } from '../lib/pod/network.ts';
 import { reportEnd } from '../lib/pod/report-end.ts';
 import { windowSize } from '../lib/pod/terminal.ts';
 
@@ -47,8 +48,10 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
         type: 'string',
         choices: podNetworks,
         default: 'host',
-        describe: "host: the machine's network; none: one of its own, with the loopback interface alone",
+        describe:
+          "host: the machine's network; none: one of its own, with the loopback interface alone; own: one of its own with an address that leads to the machine (root)",
       },
+      address: { type: 'string', describe: 'with --net own: its IPv4 address (default: a free one)' },
       cwd: { type: 'string', describe: 'folder to start in, seen from inside' },
     },
     examples: [
@@ -100,6 +103,8 @@ when there is no such command, 126 when it cannot be run. The session goes on wh
       ...(limits ? { limits } : {}),
       confine: args.confine ?? root !== undefined,
       net: args.net as PodNetwork,
+      ...(args.address === undefined ? {} : { address: args.address }),
+      warn: (sentence) => printWarning('pod-run', sentence),
     });
     if (args.detach) {
       await pod.start();

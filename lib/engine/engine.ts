@@ -18,7 +18,9 @@ export interface DumpTarget {
   /** The pod confines it: what it lacks is the pod's, and no part of the image. */
   confined?: boolean;
   /** Its network; absent: the computer's. */
-  net?: 'host' | 'none';
+  net?: 'host' | 'none' | 'own';
+  /** own: its IPv4 address. */
+  address?: string;
   /** Limits of the pod. */
   limits?: Records['pod']['limits'];
   /** The pod's mounts when it was made (lib/runtime/mount-list.ts), and the root folder it was given. */

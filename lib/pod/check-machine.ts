@@ -80,6 +80,7 @@ export async function checkMachine(): Promise<Finding[]> {
       "a confined session does not reach the host's abstract sockets",
       'Linux before 6.12, or without Landlock: a confined session reaches abstract sockets of its network namespace',
     ),
+    await tryNetwork(),
     finding(
       'control groups',
       groups.length === controllers.length,
@@ -135,6 +136,16 @@ async function tryPod(): Promise<Finding> {
   } catch (cause) {
     const { message, hint } = PodError.from(cause);
     return { what, can: false, meaning: hint ? `${message} (${hint})` : message, needed: true };
+  }
+}
+
+async function tryNetwork(): Promise<Finding> {
+  const what = 'networks that lead to this computer';
+  try {
+    await (await preparePod({ name: `check-${process.pid}`, command: ['true'], net: 'own' })).destroy();
+    return finding(what, true, '--net own', '');
+  } catch (cause) {
+    return finding(what, false, '', `no --net own: ${PodError.from(cause).message}`);
   }
 }
 

@@ -2,8 +2,8 @@
  * Making a pod. native/pod-init does the system calls; this side decides, registers the pod and gives the word.
  *
  * The status channel (descriptor 3 of pod-init, a socket pair) speaks in lines. From pod-init: `pid N` (pid 1, as
- * the host numbers it), `ready` (all is made, nothing runs), `started N` (the command's exec succeeded, or the main
- * process was taken over; N is its pid inside), `error STEP ERRNO`. To pod-init: `go`, or `main N`. When the channel
+ * the host numbers it), `network` (it has one of its own and waits for what is in it), `ready` (all is made, nothing runs), `started N` (the command's exec succeeded, or the main
+ * process was taken over; N is its pid inside), `error STEP ERRNO`. To pod-init: `made`, then `go`, or `main N`. When the channel
  * closes before `started`, pod-init ends and all that was made inside ends with it: a starter or a restart that is
  * killed leaves nothing behind.
  */
@@ -20,13 +20,11 @@ import { type Groups, joinGroups, type Limits } from './cgroups.ts';
 import { type Clocks, clockOffsets } from './clocks.ts';
 import { keptCapabilities } from './confine.ts';
 import { killPod } from './kill.ts';
+import { checkNetwork, type NetworkOptions, setUpNetwork } from './network.ts';
 import { readStat } from './proc.ts';
 import { checkName, type PodEntry, socketPath, writeEntry } from './registry.ts';
 
-export const podNetworks = ['host', 'none'] as const;
-export type PodNetwork = (typeof podNetworks)[number];
-
-export interface PodOptions {
+export interface PodOptions extends NetworkOptions {
   name: string;
   /** Command and arguments; looked up in the environment's PATH, below the session's root. */
   command: readonly string[];
@@ -50,8 +48,6 @@ export interface PodOptions {
   plain?: boolean;
   /** Without the means to reach out of the pod; see docs/pods.md. Default: not. */
   confine?: boolean;
-  /** `none`: in a network of its own, with the loopback interface alone. Default: host. */
-  net?: PodNetwork;
   /** Of the whole session, by control groups. */
   limits?: Limits;
   /** Told when the limits can't be had, and the pod is made without; without this it is not made. */
@@ -95,6 +91,9 @@ export function holdPod(options: Omit<PodOptions, 'command' | 'cwd' | 'env'>): P
 /** Make everything but the session. */
 export async function preparePod(options: PodOptions): Promise<PreparedPod> {
   checkName(options.name);
+  // An image that can't be had here is not our user's mistake.
+  const failure = options.command.length === 0 ? 'cannot-restart' : 'other';
+  checkNetwork(options, failure);
   const root = options.root === undefined ? undefined : resolveRoot(options.root);
   const cwd = options.cwd ?? (root === undefined ? process.cwd() : '/');
   const hostname = options.hostname ?? hostName();
@@ -108,6 +107,17 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     options,
   );
   const initPid = await channel.expect('pid');
+  let address: string | undefined;
+  if (hasOwnNetwork(options)) {
+    await channel.expect('network');
+    try {
+      address = setUpNetwork(initPid, options, failure);
+    } catch (cause) {
+      channel.close();
+      throw cause;
+    }
+    channel.send('made\n');
+  }
   await channel.expect('ready');
   const stat = readStat(initPid);
   if (!stat) throw new PodError('other', `pod ${options.name} ended while it was made`);
@@ -133,7 +143,8 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     hostname,
     socket: socketPath(options.name),
     held: true,
-    ...(options.net === 'none' ? { net: options.net } : {}),
+    ...(hasOwnNetwork(options) ? { net: options.net! } : {}),
+    ...(address === undefined ? {} : { address }),
     ...(options.confine ? { confined: true } : { mounts: listMounts(initPid) }),
     ...(groups ? { groups: groups.folders, limits: limitsEntry(options.limits!) } : {}),
   };
@@ -167,6 +178,8 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     },
   };
 }
+
+const hasOwnNetwork = ({ net = 'host' }: PodOptions): boolean => net !== 'host';
 
 /** A step on the way to limits; undefined when it fails and the pod may do without. */
 function orWithout<T>({ withoutLimits }: PodOptions, step: () => T): T | undefined {
@@ -216,7 +229,7 @@ function initArguments(
   const list = given.flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
   if (process.geteuid!() !== 0) list.push('--user');
   if (options.confine) list.push('--confine', String(keptCapabilities));
-  if (options.net === 'none') list.push('--no-net');
+  if (hasOwnNetwork(options)) list.push('--own-net');
   if (options.plain) list.push('--plain');
   if (options.command.length > 0) list.push('--', ...options.command);
   return list;

@@ -46,6 +46,7 @@ function fromPod(entry: PodEntry): FoundSession {
       init: entry.init,
       rooted: entry.root !== null,
       ...(entry.net === undefined ? {} : { net: entry.net }),
+      ...(entry.address === undefined ? {} : { address: entry.address }),
       ...(entry.confined ? { confined: true } : {}),
       ...(entry.limits ? { limits: limitsOf(entry.limits) } : {}),
       ...(entry.mounts

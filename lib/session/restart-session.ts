@@ -139,6 +139,8 @@ async function makePod(restart: Restart, options: RestartSessionOptions): Promis
     ...limitsFor(options, image.pod!.limits),
     confine: options.confine ?? image.pod!.confined ?? false,
     net: image.pod!.net ?? 'host',
+    ...(image.pod!.network ? { network: image.pod!.network } : {}),
+    warn: options.warn,
     ...clocksOf(hello, options.warn),
   });
 }

@@ -26,7 +26,7 @@ struct options {
   const char *clocks;  /* for /proc/self/timens_offsets, time_namespaces(7) */
   int user;    /* in a user namespace of its own */
   int plain;   /* the console does not echo and translates nothing */
-  int no_net;  /* in a network of its own, with the loopback interface alone */
+  int own_net; /* in a network of its own */
   int confine; /* confine.c; `capabilities`: those that the session keeps */
   uint64_t capabilities;
   long rows, columns;

@@ -2,13 +2,13 @@
  * pod-init: makes the namespaces of a pod, its mounts and its console, and stays as its pid 1.
  *
  *   pod-init --folder DIR --name NAME [--user] [--root DIR] [--cwd DIR] [--hostname H] [--domainname D]
- *            [--console N] [--clocks OFFSETS] [--size ROWSxCOLUMNS] [--plain] [--confine CAPABILITIES] [--no-net]
+ *            [--console N] [--clocks OFFSETS] [--size ROWSxCOLUMNS] [--plain] [--confine CAPABILITIES] [--own-net]
  *            [-- COMMAND ARGUMENTS…]        (status channel on descriptor 3)
  *
  * Order, and why: the name is taken (socket bound, under a lock) while the host's files are still in sight; then
  * the namespaces; then a fork, because only a child enters a new pid namespace; the child mounts, makes the
  * console, says "ready" and waits for the creator's word (server.c), so that the pod is registered before anything
- * runs in it. Lines on the status channel: `pid N`, `ready`, `started N`, `error STEP ERRNO`; see lib/pod/create.ts.
+ * runs in it. Lines on the status channel: `pid N`, `network`, `ready`, `started N`, `error STEP ERRNO`; see lib/pod/create.ts.
  */
 #define _GNU_SOURCE
 #include "pod-init.h"
@@ -151,15 +151,32 @@ static void start_loopback(void) {
   sys(close, fd);
 }
 
+/*
+ * What else is in the network, the creator makes, through a socket that must be of this network and of our rights
+ * over it; an ordinary user can't come in. Its word, `made`, or the end of its channel comes when that is done.
+ */
+static void wait_for_network(void) {
+  place(must(sys(socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0), "network"), first_viewer_fd);
+  struct text line = {0};
+  add(&line, "network\n");
+  report(&line);
+  char word[8];
+  long length;
+  do length = sys(recvfrom, status_fd, word, sizeof word, 0, 0, 0);
+  while (length == -EINTR);
+  if (length <= 0) give_up("creator", -EPIPE);
+  sys(close, first_viewer_fd);
+}
+
 static void enter_namespaces(void) {
   long uid = sys(geteuid), gid = sys(getegid);
   int spaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
   if (options.clocks) spaces |= CLONE_NEWTIME;
-  if (options.no_net) spaces |= CLONE_NEWNET;
+  if (options.own_net) spaces |= CLONE_NEWNET;
   must(sys(unshare, options.user ? spaces | CLONE_NEWUSER : spaces), "unshare");
   /* Only as long as nobody has entered it: before the fork. */
   if (options.clocks) write_file("/proc/self/timens_offsets", options.clocks);
-  if (options.no_net) start_loopback();
+  if (options.own_net) start_loopback();
   if (!options.user) return;
   struct text users = {0}, groups = {0};
   add_number(&users, uid), add(&users, " "), add_number(&users, uid), add(&users, " 1\n");
@@ -442,8 +459,8 @@ static void read_options(char **argument) {
       options.user = 1;
     } else if (same(name, "--plain")) {
       options.plain = 1;
-    } else if (same(name, "--no-net")) {
-      options.no_net = 1;
+    } else if (same(name, "--own-net")) {
+      options.own_net = 1;
     } else if (same(name, "--confine")) {
       const char *rest;
       options.confine = 1;
@@ -505,6 +522,7 @@ _Noreturn __attribute__((used)) void start(long *stack) {
   open_queues();
   take_signals();
   use_null();
+  if (options.own_net) wait_for_network();
   confine_pod();
   struct text ready = {0};
   add(&ready, "ready\n");

@@ -29,7 +29,7 @@ import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
 import { dumpQueues } from './objects/sysv-queue.ts';
 import { dumpSemaphores } from './objects/sysv-semaphores.ts';
 import { listSysvSegments } from './objects/sysv-shm.ts';
-import { sayInterfaces } from './own-network.ts';
+import { dumpNetwork } from './own-network.ts';
 import { Pagemaps, type PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
@@ -123,6 +123,7 @@ function writeError(writer: StreamWriter, cause: unknown): void {
 
 interface Collected {
   names: { hostname: string; domainname: string };
+  network: Records['pod']['network'];
   clocks: Records['hello']['clocks'];
   tree: Records['tree']['processes'];
   records: OutRecord[];
@@ -181,7 +182,7 @@ function collect(
   // A session without a pod uses the computer's, of which nobody can say whose they are.
   const messages =
     target.init === undefined ? [] : [...dumpSemaphores(view, target.init), ...dumpQueues(view)];
-  if (target.net === 'none') sayInterfaces(view.alive[0]!.pid, (sentence) => view.losses.push(sentence));
+  const network = dumpNetwork(target, view);
   if (target.rooted) collectNamed(view.alive[0]!.pid, carriers, (sentence) => view.losses.push(sentence));
   const files = collectFiles(view, tables, [...mmOwners.values()], putOff, carriers);
   files.release();
@@ -228,6 +229,7 @@ function collect(
   const { records, pages } = memory.finish();
   return {
     names,
+    network,
     clocks,
     tree,
     records: [...records, ...files.records, ...messages, ...shared, ...filters.records, ...tasks],
@@ -294,7 +296,7 @@ function write(
     ...hello(target, view, options, collected, imageId),
     memory: BigInt(memoryBytes - fileBytes),
   });
-  writer.record(kinds.pod, podRecord(target, view, collected.names));
+  writer.record(kinds.pod, podRecord(target, view, collected));
   for (let at = 0; at < collected.tree.length; at += treeEntriesAFrame) {
     writer.record(kinds.tree, { processes: collected.tree.slice(at, at + treeEntriesAFrame) });
   }
@@ -342,10 +344,11 @@ function hello(
   target: DumpTarget,
   view: SessionView,
   options: DumpOptions,
-  { records, clocks }: Collected,
+  { records, clocks, network }: Collected,
   imageId: string,
 ): Records['hello'] {
   const requires = new Set<string>();
+  if (network) requires.add('own-network');
   for (const { name, meta } of records) {
     const feature = needs[name];
     if (feature) requires.add(feature);
@@ -384,7 +387,7 @@ const isSplit = ({ files, fs }: Records['thread']) => files !== undefined || fs 
 const clock_gettime = 228;
 const uname = 63;
 
-function podRecord(target: DumpTarget, view: SessionView, names: Collected['names']): Records['pod'] {
+function podRecord(target: DumpTarget, view: SessionView, { names, network }: Collected): Records['pod'] {
   const first = view.alive[0]!;
   return {
     name: target.name,
@@ -394,6 +397,7 @@ function podRecord(target: DumpTarget, view: SessionView, names: Collected['name
     init: target.init !== undefined,
     ...(target.confined ? { confined: true } : {}),
     ...(target.net === undefined ? {} : { net: target.net }),
+    ...(network ? { network } : {}),
     ...(target.limits ? { limits: target.limits } : {}),
   };
 }

@@ -30,6 +30,7 @@ const knownFeatures = new Set([
   'split-threads',
   'sysv-semaphores',
   'sysv-queues',
+  'own-network',
   'thread-groups',
   inheritedMemory,
 ]);

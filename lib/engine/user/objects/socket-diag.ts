@@ -1,10 +1,11 @@
 /** What the kernel tells of unix sockets: sock_diag(7). /proc/net/unix knows no peers. */
-import { closeSync, openSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { native } from '../../../../native/index.ts';
 import { PodError } from '../../../stream/error.ts';
-import { AF, O, SYS } from '../abi.ts';
+import { AF, SYS } from '../abi.ts';
+import { openNetlink } from '../session-netlink.ts';
 import type { DumpContext, OpenFile } from './file-object.ts';
-import { borrow, closeLocal, codeOf } from './local-calls.ts';
+import { closeLocal, codeOf } from './local-calls.ts';
 
 /** A unix socket as the kernel sees it. */
 export interface DiagSocket {
@@ -67,7 +68,7 @@ export function fileOf(inode: number, context: DumpContext): OpenFile | undefine
 function listSockets(file: OpenFile, context: DumpContext): Sockets {
   const namespace = readlinkSync(`/proc/${file.pid}/ns/net`);
   return context.once(`unix sockets of ${namespace}`, () => {
-    const netlink = openNetlink(file.pid, namespace, context);
+    const netlink = openNetlink(file.pid, 4 /* NETLINK_SOCK_DIAG */, context.within);
     try {
       return readAll(netlink);
     } catch (cause) {
@@ -80,41 +81,6 @@ function listSockets(file: OpenFile, context: DumpContext): Sockets {
       );
     } finally {
       closeLocal(netlink);
-    }
-  });
-}
-
-/** A netlink socket sees the network namespace that it was made in. */
-function openNetlink(pid: number, namespace: string, context: DumpContext): number {
-  const make = () =>
-    Number(native().syscall(SYS.socket, AF.netlink, 3 | O.cloexec, 4 /* NETLINK_SOCK_DIAG */));
-  if (namespace === readlinkSync('/proc/self/ns/net')) return make();
-  const ours = openSync('/proc/thread-self/ns/net', 'r');
-  const theirs = openSync(`/proc/${pid}/ns/net`, 'r');
-  try {
-    native().syscall(SYS.setns, theirs, 0);
-    try {
-      return make();
-    } finally {
-      native().syscall(SYS.setns, ours, 0);
-    }
-  } catch (cause) {
-    if (codeOf(cause) !== 'EPERM') throw cause;
-    return openNetlinkInside(pid, context);
-  } finally {
-    closeSync(ours);
-    closeSync(theirs);
-  }
-}
-
-/** An ordinary user may not enter the namespace of the pod, but the process itself is in it. */
-function openNetlinkInside(pid: number, context: DumpContext): number {
-  return context.within(pid, (remote) => {
-    const fd = Number(remote.call('socket', SYS.socket, AF.netlink, 3 | O.cloexec, 4));
-    try {
-      return borrow(pid, fd);
-    } finally {
-      remote.call('close', SYS.close, fd);
     }
   });
 }
