@@ -273,7 +273,6 @@ t.test('what an ordinary user is told', { skip: isRoot ? false : 'as nobody' }, 
   t.match(run.stderr, /ordinary user can't make a network.*\n.*hint: .*--net none/);
 });
 
-
 t.test('no other network', async (t) => {
   const run = makeShell(t, users[0]!).sh('pod-run --net mine -- true');
   t.equal(run.status, 2);
