@@ -79,6 +79,9 @@ export interface Native {
     stopOnError: boolean,
   ): { results: BigInt64Array; children: number[] };
 
+  /** Where PKRU (pkeys(7)) lies in what getRegset(…, 0x202) gives; 0 where processor or kernel have no keys. */
+  protectionKeyState(): number;
+
   // memory of another process
   /** process_vm_readv of one range, all of it (throws EFAULT otherwise); falls back to /proc/PID/mem for PROT_NONE. */
   readMemory(pid: number, address: bigint, target: Uint8Array): void;

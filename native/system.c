@@ -1,6 +1,10 @@
-/* Any system call of this process, and the one that needs more than pointers to bytes: recvmsg(2). */
+/*
+ * Any system call of this process, the one that needs more than pointers to bytes: recvmsg(2), and what only the
+ * processor tells: CPUID.
+ */
 #include "addon.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -78,8 +82,26 @@ static napi_value receive_message(napi_env env, napi_callback_info info)
 	return object;
 }
 
+#define LEAF_FEATURES 7
+#define OSPKE (1 << 4)
+#define LEAF_XSAVE 0xd
+#define COMPONENT_PKRU 9
+
+/* protectionKeyState(): where PKRU lies in the XSAVE area in its standard form; 0 without keys. */
+static napi_value protection_key_state(napi_env env, napi_callback_info info)
+{
+	unsigned int a, b, c = 0, d, place = 0;
+
+	(void)info;
+	if (!__get_cpuid_count(LEAF_FEATURES, 0, &a, &b, &c, &d) || !(c & OSPKE))
+		return make_number(env, 0);
+	__get_cpuid_count(LEAF_XSAVE, COMPONENT_PKRU, &a, &place, &c, &d);
+	return make_number(env, place);
+}
+
 void export_system(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "syscall", call_system);
 	export_function(env, exports, "receiveMessage", receive_message);
+	export_function(env, exports, "protectionKeyState", protection_key_state);
 }

@@ -12,6 +12,7 @@
  *   Build: FLAGS   more compiler flags
  *   As: root       it cannot do its work as an ordinary user
  *   Via: pod       it only makes sense inside a pod
+ *   Needs: FLAG    the processor must have it: a flag of /proc/cpuinfo
  */
 #ifndef POD_TEST_H
 #define POD_TEST_H

@@ -61,7 +61,6 @@ for (const user of short ? users.slice(-1) : users) {
       t.same([status, stdout, stderr], [0, '', ''], line);
     };
 
-    must('cc -shared -fPIC -o $F/no-keys.so $REAL/no-keys.c');
     t.equal(shell.sh(`pod-run --name tabs -d -- bash -c 'exec node $REAL/tabs.mjs > $F/log 2>&1'`).status, 0);
     await waitFor('ten tabs', () => /ready/.test(log()));
     const first = await waitForPages(ask);

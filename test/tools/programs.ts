@@ -6,6 +6,7 @@ import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { cpuFlags } from '../../lib/engine/user/preflight.ts';
 import { packageRoot } from '../../native/package-root.ts';
 
 /** One program, as its source describes itself. */
@@ -18,6 +19,8 @@ export interface Program {
   rootOnly: boolean;
   /** `Via: pod`: only makes sense inside a pod. */
   podOnly: boolean;
+  /** `Needs: FLAG`, of /proc/cpuinfo, and this processor does not have it: why the program can't work here. */
+  lacking: string | undefined;
   /** Names of the damages that --break can do. */
   breaks: string[];
 }
@@ -36,8 +39,14 @@ export function readProgram(name: string): Program {
     flags: field('Build')?.split(/\s+/) ?? [],
     rootOnly: field('As') === 'root',
     podOnly: field('Via') === 'pod',
+    lacking: lackingFlag(field('Needs')),
     breaks: [...new Set([...text.matchAll(/pod_break\("([a-z0-9-]+)"\)/g)].map((match) => match[1]!))],
   };
+}
+
+function lackingFlag(flag: string | undefined): string | undefined {
+  if (flag === undefined || cpuFlags().includes(flag)) return undefined;
+  return `this processor has no ${flag}`;
 }
 
 /** All programs, by name. */

@@ -16,6 +16,7 @@ import type { Area, SpaceImage } from './image-records.ts';
 import { setMemoryAttributes } from './memory-attributes.ts';
 import type { NewTask } from './new-task.ts';
 import { lockMapped } from './objects/file-locks.ts';
+import { protAtFirst } from './objects/protection-keys.ts';
 import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
 import { type MappedArea, readAreas } from './proc.ts';
 import type { CallSite, Remote, Word } from './remote.ts';
@@ -175,19 +176,20 @@ export class SpaceBuilder {
         continue;
       }
       const length = area.end - area.start;
+      const prot = protAtFirst(area.prot);
       if (area.inherited) {
-        calls.push([SYS.mprotect, area.start, length, area.prot]);
+        calls.push([SYS.mprotect, area.start, length, prot]);
         continue;
       }
       const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
       if (area.kind === 'anonymous' || area.kind === 'vdso') {
-        calls.push([SYS.mmap, area.start, length, area.prot, flags | MAP.private | MAP.anonymous, -1, 0]);
+        calls.push([SYS.mmap, area.start, length, prot, flags | MAP.private | MAP.anonymous, -1, 0]);
       } else if (area.kind === 'shm') {
         calls.push([
           SYS.mmap,
           area.start,
           length,
-          area.prot,
+          prot,
           flags | (area.shared ? MAP.shared : MAP.private),
           segments.descriptor(area.shm ?? -1, isReadOnly(area)),
           area.offset ?? 0n,
@@ -205,7 +207,7 @@ export class SpaceBuilder {
           SYS.mmap,
           area.start,
           length,
-          area.prot,
+          prot,
           flags | (area.shared ? MAP.shared : MAP.private),
           open.fd,
           area.offset ?? 0n,

@@ -7,6 +7,7 @@ import { CLONE, NT_X86_XSTATE, PR, SYS } from './abi.ts';
 import { run } from './build-memory.ts';
 import { type ImageRecords, needed, type ProcessImage, type ThreadImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
+import { readRights, withRights } from './objects/protection-keys.ts';
 import { readLimits, readStatus } from './proc.ts';
 import type { Remote, Word } from './remote.ts';
 import { planThreads, type ThreadContext } from './split-threads.ts';
@@ -409,8 +410,8 @@ export function armTimers(task: NewTask, record: Records['process']): void {
 /** Registers and mask: the task goes on from here as soon as it is let go. */
 export function setRegisters(task: NewTask, image: ThreadImage): void {
   const addon = native();
-  const { record, extended } = image;
-  setExtended(task, extended);
+  const { record } = image;
+  setExtended(task, image);
   addon.setRegisters(task.tid, record.registers.slice());
   addon.setSignalMask(task.tid, record.signalMask);
 }
@@ -421,17 +422,31 @@ const NT_PRFPREG = 2;
 const commonComponents = 0b111n;
 
 /** The XSAVE area must have exactly this machine's size; see docs/engine-user.md on other processors. */
-function setExtended(task: NewTask, extended: Uint8Array): void {
+function setExtended(task: NewTask, { record, extended }: ThreadImage): void {
   const addon = native();
   if (extended.length === legacyState) {
     addon.setRegset(task.tid, NT_PRFPREG, extended);
     return;
   }
   const here = addon.getRegset(task.tid, NT_X86_XSTATE);
-  if (here.length === extended.length) {
-    addon.setRegset(task.tid, NT_X86_XSTATE, extended);
-    return;
-  }
+  const before = readRights(here);
+  const { pkru } = record;
+  const fitted = fitExtended(task, pkru === undefined ? extended : withRights(extended, 0), here);
+  // Of a machine without protection keys: what every new program has.
+  const rights = pkru ?? before ?? 0;
+  const whole = fitted === extended ? extended : withRights(fitted, rights);
+  addon.setRegset(task.tid, NT_X86_XSTATE, whole);
+  if (pkru === undefined || before === undefined || before === rights) return;
+  if (readRights(addon.getRegset(task.tid, NT_X86_XSTATE)) === rights) return;
+  throw new PodError(
+    'cannot-restart',
+    `thread ${task.inner} can't be given its rights to memory protection keys: this kernel does not take them`,
+    'some kernels from Linux 5.14 to 6.1 lack it (PKRU by ptrace): restart on another one',
+  );
+}
+
+function fitExtended(task: NewTask, extended: Uint8Array, here: Uint8Array): Uint8Array {
+  if (here.length === extended.length) return extended;
   const used = new DataView(extended.buffer, extended.byteOffset).getBigUint64(legacyState, true);
   if ((used & ~commonComponents) !== 0n) {
     throw new PodError(
@@ -443,7 +458,7 @@ function setExtended(task: NewTask, extended: Uint8Array): void {
   const fitted = here.slice().fill(0, 0);
   fitted.set(extended.subarray(0, Math.min(extended.length, here.length)));
   fitted.set(here.subarray(464, legacyState), 464);
-  addon.setRegset(task.tid, NT_X86_XSTATE, fitted);
+  return fitted;
 }
 
 /** The image's process behind a task. */

@@ -14,6 +14,7 @@ import { SegmentBuilder } from './build-segments.ts';
 import { type BuiltTree, TreeBuilder } from './build-tree.ts';
 import { type ImageRecords, needed } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
+import { arrangeKeys, usesKeys } from './objects/protection-keys.ts';
 import { makeQueues } from './objects/sysv-queue.ts';
 import { makeSemaphores } from './objects/sysv-semaphores.ts';
 import { checkFiles, memoryAtHand } from './preflight.ts';
@@ -201,6 +202,7 @@ export class SessionBuilder {
 
   /** Of the tasks that were forked since the last time. */
   #arrangeMemory(tasks: ReadonlyMap<number, NewTask>): void {
+    const keyed = usesKeys(this.#image);
     for (const task of tasks.values()) {
       if (this.#arranged.has(task.tid)) continue;
       this.#arranged.add(task.tid);
@@ -210,12 +212,10 @@ export class SessionBuilder {
         task.site = known.task.site;
         continue;
       }
-      const builder = new SpaceBuilder(
-        task,
-        needed(this.#image.spaces, id, 'address space'),
-        this.#options.warn,
-      );
+      const space = needed(this.#image.spaces, id, 'address space');
+      const builder = new SpaceBuilder(task, space, this.#options.warn);
       builder.map(this.#segments!);
+      if (keyed) arrangeKeys(task, space, this.#image.spaces.get(space.record.base ?? -1));
       this.#spaces.set(id, { builder, task });
     }
   }

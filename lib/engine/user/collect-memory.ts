@@ -12,11 +12,12 @@ import { PodError } from '../../stream/error.ts';
 import { PR, SYS } from './abi.ts';
 import { type Carriers, isAnonymousShared, keyOf, memfdName } from './carriers.ts';
 import type { HiddenLocks } from './collect-files.ts';
-import { findBaseArea, findOwnPages, hasSameExecutable } from './inheritance.ts';
+import { findBaseArea, findOwnPages, mayInherit } from './inheritance.ts';
 import { askMemoryAttributes, type MemoryAttributes } from './memory-attributes.ts';
 import { placeKey } from './objects/file-locks.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
+import { findExecuteOnlyKey, keyCalls, parseKeys } from './objects/protection-keys.ts';
 import { isSysvArea, type SysvSegment } from './objects/sysv-shm.ts';
 import {
   openMapping,
@@ -60,6 +61,8 @@ export interface AskedMemory {
   brk: bigint;
   dumpable: number;
   attributes: MemoryAttributes;
+  /** Protection keys that are handed out, bit n = key n. */
+  keys: number;
 }
 
 const areasAFrame = 192;
@@ -106,7 +109,7 @@ export class MemoryCollector {
     // Before the areas: who may not open a mapping may open the executable.
     const space = addressSpace(id, pid, asked, mapped, this.#executable(pid));
     const found = parent === undefined ? undefined : this.#spaces.get(parent);
-    const base = found && hasSameExecutable(space, found.record) ? found : undefined;
+    const base = found && mayInherit(space, found.record) ? found : undefined;
     for (const area of mapped) {
       const guards = this.#guards(pid, area);
       const record = { ...this.#describe(pid, area), ...(guards.length > 0 ? { guards } : {}) };
@@ -377,8 +380,8 @@ function refuseArea(pid: number, area: MappedArea): void {
     throw refusal(pid, area, 'the memory of a device cannot go along');
   if (area.flags.has('um') || area.flags.has('uw'))
     throw refusal(pid, area, 'memory under userfaultfd is not handled');
-  if (area.protectionKey !== 0)
-    throw refusal(pid, area, 'memory with a protection key (pkey_mprotect) is not handled');
+  if (kernelOwned && area.protectionKey !== 0)
+    throw refusal(pid, area, "the kernel's own memory with a protection key (pkey_mprotect) is not handled");
   // "ss" is the shadow stack flag, "sl" mseal.
   if (area.flags.has('ss'))
     throw refusal(
@@ -410,6 +413,7 @@ function sticky(area: MappedArea): Partial<AreaRecord> {
     ...(area.flags.has('lo') ? { locked: true } : {}),
     ...(area.flags.has('lf') ? { lockOnFault: true } : {}),
     ...(area.flags.has('nr') ? { noReserve: true } : {}),
+    ...(area.protectionKey === 0 ? {} : { protectionKey: area.protectionKey }),
     ...(advice.length > 0 ? { advice } : {}),
   };
 }
@@ -431,6 +435,7 @@ function addressSpace(
   const at = (number: number) => BigInt(statField(fields, number));
   const vdso = areas.find((area) => area.path === '[vdso]');
   const vvars = areas.filter((area) => area.path.startsWith('[vvar'));
+  const executeOnlyKey = findExecuteOnlyKey(areas, asked.keys, pid);
   return {
     id,
     startCode: at(26),
@@ -448,6 +453,8 @@ function addressSpace(
     ...exe,
     dumpable: asked.dumpable,
     ...asked.attributes,
+    ...(asked.keys === 0 ? {} : { protectionKeys: asked.keys }),
+    ...(executeOnlyKey === undefined ? {} : { executeOnlyKey }),
     ...(vdso
       ? {
           vdso: {
@@ -470,9 +477,11 @@ function describeVdso(pid: number, { start, end }: MappedArea) {
 
 /** Ask a process about its address space. */
 export function askMemory(remote: Remote, pid: number): AskedMemory {
-  const [brk, dumpable] = remote.run([
-    [SYS.brk, 0],
-    [SYS.prctl, PR.getDumpable],
-  ]);
-  return { brk: brk!, dumpable: Number(dumpable), attributes: askMemoryAttributes(remote, pid) };
+  const [brk, dumpable, ...keys] = remote.run([[SYS.brk, 0], [SYS.prctl, PR.getDumpable], ...keyCalls()]);
+  return {
+    brk: brk!,
+    dumpable: Number(dumpable),
+    keys: parseKeys(keys),
+    attributes: askMemoryAttributes(remote, pid),
+  };
 }

@@ -7,6 +7,7 @@ import { PodError } from '../../stream/error.ts';
 import { PR, REG, registerWords, SYS } from './abi.ts';
 import { type AskedMemory, askMemory } from './collect-memory.ts';
 import { interruptedCall } from './interrupted-call.ts';
+import { readRights } from './objects/protection-keys.ts';
 import type { FilterCollector } from './objects/seccomp.ts';
 import { describeProcess, inner, readLimits, readStat, readStatus, type Status, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
@@ -175,6 +176,7 @@ export function threadRecord(
   const robustList = readRobustList(thread.tid);
   const { fields } = readStat(process.pid, thread.tid);
   const call = interruptedCall(thread.state.registers);
+  const pkru = readRights(thread.state.extended);
   const meta: Thread = {
     pid: process.innerPid,
     tid: thread.innerTid,
@@ -192,6 +194,7 @@ export function threadRecord(
     ...(rseq ? { rseq } : {}),
     ...(asked.parentDeathSignal === 0 ? {} : { parentDeathSignal: asked.parentDeathSignal }),
     ...(call ? { systemCall: call } : {}),
+    ...(pkru === undefined ? {} : { pkru }),
   };
   return { meta, data: thread.state.extended };
 }

@@ -25,6 +25,7 @@ import { Freezer } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { refusePosixQueues } from './objects/posix-queues.ts';
+import { protectionKeys } from './objects/protection-keys.ts';
 import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
 import { dumpQueues } from './objects/sysv-queue.ts';
 import { dumpSemaphores } from './objects/sysv-semaphores.ts';
@@ -355,6 +356,12 @@ function hello(
     if (name === 'shm' && (meta as Records['shm']).origin === 'memfd') requires.add('memfd');
     if (name === 'areas' && (meta as Records['areas']).areas.some(({ flock }) => flock !== undefined))
       requires.add('mapped-locks');
+    if (name === 'mm' && (meta as Records['mm']).protectionKeys !== undefined) requires.add(protectionKeys);
+    if (
+      name === 'areas' &&
+      (meta as Records['areas']).areas.some(({ protectionKey }) => protectionKey !== undefined)
+    )
+      requires.add(protectionKeys);
     if (name === 'content' && (meta as Records['content']).rights) requires.add('descriptors-in-flight');
     if (name === 'unix-socket' && (meta as Records['unix-socket']).waiting) requires.add('socket-backlog');
     if (name === 'mm' && (meta as Records['mm']).base !== undefined) requires.add(inheritedMemory);

@@ -13,9 +13,16 @@ import { findPages, type Pagemaps, type PageSource } from './page-source.ts';
 /** HELLO's word in `requires`: who does not know it would leave the pages out. */
 export const inheritedMemory = 'inherited-memory';
 
-/** Whoever runs another program has nothing from its parent. */
-export function hasSameExecutable(own: Records['mm'], base: Records['mm']): boolean {
-  return own.exe.path === base.exe.path && own.exeShm === base.exeShm;
+/**
+ * Whoever runs another program has nothing from its parent; and a protection key that the kernel took for the parent's
+ * memory the child can't be rid of.
+ */
+export function mayInherit(own: Records['mm'], base: Records['mm']): boolean {
+  return (
+    own.exe.path === base.exe.path &&
+    own.exeShm === base.exeShm &&
+    (base.executeOnlyKey === undefined || base.executeOnlyKey === own.executeOnlyKey)
+  );
 }
 
 /** The area of a base that a private area is part of, alike in all that a fork hands down. `areas` ascend. */
@@ -104,7 +111,7 @@ export function checkInheritance(image: Pick<ImageRecords, 'spaces'>): void {
         'the stream was damaged or made by a hostile program; load it again or use an older generation',
       );
     };
-    if (!hasSameExecutable(record, base.record)) refuse('which runs another program');
+    if (!mayInherit(record, base.record)) refuse('which runs another program or has other protection keys');
     for (const area of areas)
       if (area.inherited && !findBaseArea(base.areas, area))
         refuse(`which has no such area at ${area.start.toString(16)}`);

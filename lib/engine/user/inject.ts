@@ -13,7 +13,8 @@
  * restores the registers itself; so a restart block (the rest of a time-out) survives, which signal return would
  * turn into EINTR. If the dumper dies, the kernel detaches the task, and the task runs on through the two lines
  * above. Every state in between is one of: original registers; rip in the code with rsp at a complete frame.
- * Signals are blocked only inside such a state, and the frame holds the mask they go back to.
+ * Signals are blocked only inside such a state, and the frame holds the mask they go back to; the same holds for rights
+ * to memory (objects/protection-keys.ts), for the few threads that lack those a call needs.
  *
  * Where the code lies: in the unused tail of the vdso, which every task maps, no program writes and nobody reads.
  * Where the frame lies: in an area mapped for it by a first call. Only that first call (and the last, which unmaps
@@ -24,6 +25,7 @@ import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { allSignals, MAP, NT_X86_XSTATE, PROT, PTRACE, REG, registerWords, SYS } from './abi.ts';
 import { endedOnlyByStop, nameRestartedCall, rewindCall } from './interrupted-call.ts';
+import { liftedRights } from './objects/protection-keys.ts';
 import { describeProcess, type MappedArea } from './proc.ts';
 import { type CallSite, Remote } from './remote.ts';
 import { abortRestartableSequence } from './rseq.ts';
@@ -212,6 +214,8 @@ export class Injector {
     words[REG.rip] = this.#code + 2n;
     words[REG.orig_rax] = 0xffffffffffffffffn;
     addon.setRegisters(tid, new Uint8Array(words.buffer));
+    const lifted = liftedRights(state.extended);
+    if (lifted) addon.setRegset(tid, NT_X86_XSTATE, lifted);
     addon.setSignalMask(tid, allSignals);
     return frame.stackPointer;
   }
@@ -228,6 +232,7 @@ export class Injector {
       if (stop.event === PTRACE.eventStop) break;
       addon.resume(tid, PTRACE.cont, 0);
     }
+    if (liftedRights(state.extended)) addon.setRegset(tid, NT_X86_XSTATE, state.extended);
     addon.setSignalMask(tid, state.mask);
     addon.setRegisters(tid, state.registers);
   }

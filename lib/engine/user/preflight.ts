@@ -5,6 +5,7 @@ import { PodError } from '../../stream/error.ts';
 import { PROT, pageSize } from './abi.ts';
 import type { ImageRecords } from './image-records.ts';
 import { checkInheritance, inheritedMemory } from './inheritance.ts';
+import { checkKeys, protectionKeys } from './objects/protection-keys.ts';
 
 /** Flags of /proc/cpuinfo that programs see by CPUID and choose code by; the rest is the kernel's own business. */
 const programFeatures =
@@ -33,6 +34,7 @@ const knownFeatures = new Set([
   'own-network',
   'thread-groups',
   inheritedMemory,
+  protectionKeys,
 ]);
 
 export function checkMachine(hello: Records['hello']): void {
@@ -99,6 +101,7 @@ const xsaveHeader = 64;
 /** What only this engine needs to be right: locked memory that is to be had, registers in a form it can load. */
 export function checkTasks(image: ImageRecords): void {
   checkInheritance(image);
+  checkKeys(image);
   const atHand = memoryAtHand();
   // Locked memory is there at once, whether it was ever touched or not.
   let locked = 0n;

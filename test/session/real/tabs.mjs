@@ -20,7 +20,7 @@ const browser = spawn(
   ],
   {
     stdio: ['ignore', log, log, 'pipe', 'pipe'],
-    env: { ...process.env, HOME: folder, LD_PRELOAD: `${folder}/no-keys.so` },
+    env: { ...process.env, HOME: folder },
   },
 );
 browser.on('exit', (...how) => {

@@ -9,6 +9,7 @@ import { PodError } from '../../../stream/error.ts';
 import { PROT, SYS } from '../abi.ts';
 import type { Remote, Word } from '../remote.ts';
 import { errnoName } from './local-calls.ts';
+import { protAtFirst } from './protection-keys.ts';
 import { createUnderNumber, IPC_CREAT, IPC_EXCL, parsePermissions } from './sysv-ipc.ts';
 
 export type SysvRecord = NonNullable<Records['shm']['sysv']>;
@@ -141,7 +142,7 @@ export function attachSysvSegment({ id, size, areas }: Attachment, remote: Remot
     const from = at + offset;
     if (from > covered) remote.call('munmap', SYS.munmap, covered, from - covered);
     remote.call('mremap', SYS.mremap, from, length, length, MREMAP_MAYMOVE_FIXED, start);
-    remote.call('mprotect', SYS.mprotect, start, length, prot);
+    remote.call('mprotect', SYS.mprotect, start, length, protAtFirst(prot));
     covered = from + length;
   }
   const rest = at + ((size + 4095n) & ~4095n) - covered;
