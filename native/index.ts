@@ -67,16 +67,20 @@ export interface Native {
   /**
    * Run system calls in a stopped task. `registers` (216 bytes) is the template: its rip must point at a
    * `syscall` instruction, its rsp wherever is safe. `calls` holds 7 u64 a call (number, six arguments);
-   * results (may be negative errno) come back in order. The task is left in the last syscall-exit-stop; the
-   * caller restores its registers. A clone in the list reports its new host tid in `children`.
-   * Throws ESRCH when the task dies. When `stopOnError`, calls after a failed one are not made (their result is
-   * -4096).
+   * results (may be negative errno) come back in order. A clone in the list reports its new host tid in `children`.
+   * Throws ESRCH when the task dies.
+   *
+   * With `loop` 0n each call is two stops, and the task is left in the last syscall-exit-stop; the caller restores its
+   * registers. Else the task runs the loop that lies there (call-site.ts) over a table with room for `room` calls, and is
+   * left in the delivery of a SIGSTOP of its own, which resuming it takes away.
    */
   remoteCalls(
     tid: number,
     registers: Uint8Array,
     calls: BigUint64Array,
-    stopOnError: boolean,
+    loop: bigint,
+    table: bigint,
+    room: number,
   ): { results: BigInt64Array; children: number[] };
 
   /** Where PKRU (pkeys(7)) lies in what getRegset(…, 0x202) gives; 0 where processor or kernel have no keys. */

@@ -1,9 +1,12 @@
 /*
  * ptrace(2) as primitives, and the one composite: a list of system calls run in a stopped task.
  *
- * A remote call is two stops, system-call entry and exit (PTRACE_SYSCALL). Not a single step: its SIGTRAP is
- * forced on the task, and forcing a blocked or ignored signal resets the program's handler. A clone in the list
- * adds a PTRACE_EVENT stop between the two, whose message is the new task.
+ * In a task of a running session a remote call is two stops, system-call entry and exit (PTRACE_SYSCALL). Not a single
+ * step: its SIGTRAP is forced on the task, and forcing a blocked or ignored signal resets the program's handler. A clone
+ * in the list adds a PTRACE_EVENT stop between the two, whose message is the new task.
+ *
+ * A task that is ours alone has a loop that makes a whole table of calls and then sends itself SIGSTOP, which no task
+ * can block or ignore and which we take away when it is delivered: one stop for all of them.
  */
 #include "addon.h"
 
@@ -23,7 +26,8 @@
 #define REGISTERS (sizeof(struct user_regs_struct))
 #define MAX_REGSET (64 << 10)
 #define SYSTEM_CALL_STOP (SIGTRAP | 0x80)
-#define STOPPED_BY_ERROR (-4096)
+#define WORDS_A_CALL 7
+#define CALL_LENGTH (WORDS_A_CALL * sizeof(uint64_t))
 
 struct rseq_configuration {
 	uint64_t address;
@@ -33,12 +37,24 @@ struct rseq_configuration {
 	uint32_t pad;
 };
 
+/* libuv has a handler for the end of children, which each stop of a traced task would run too. */
+static void ignore_stops(void)
+{
+	struct sigaction action;
+
+	if (sigaction(SIGCHLD, NULL, &action) < 0 || action.sa_handler == SIG_DFL || (action.sa_flags & SA_NOCLDSTOP))
+		return;
+	action.sa_flags |= SA_NOCLDSTOP;
+	sigaction(SIGCHLD, &action, NULL);
+}
+
 static napi_value seize(napi_env env, napi_callback_info info)
 {
 	struct arguments arguments = get_arguments(env, info);
 	pid_t tid = integer_argument(&arguments, 0);
 	long options = integer_argument(&arguments, 1);
 
+	ignore_stops();
 	if (!is_throwing(env) && ptrace(PTRACE_SEIZE, tid, 0, options) < 0)
 		return throw_errno(env, errno, "ptrace(SEIZE)");
 	return NULL;
@@ -443,6 +459,96 @@ static int run_call(pid_t tid, struct user_regs_struct registers, const uint64_t
 	return 0;
 }
 
+/* The tasks that a list of calls makes. */
+struct children {
+	napi_env env;
+	napi_value list;
+	uint32_t count;
+};
+
+static void add_child(struct children *children, pid_t child)
+{
+	if (child)
+		napi_set_element(children->env, children->list, children->count++, make_number(children->env, child));
+}
+
+static int run_singly(pid_t tid, const struct user_regs_struct *registers, const uint64_t *calls, size_t count,
+		      int64_t *results, struct children *children)
+{
+	for (size_t i = 0; i < count; i++) {
+		pid_t child = 0;
+		int error = run_call(tid, *registers, calls + WORDS_A_CALL * i, &results[i], &child);
+
+		if (error)
+			return error;
+		add_child(children, child);
+	}
+	return 0;
+}
+
+/* Where a task of ours has its loop (call-site.ts), and the table of calls that it makes. */
+struct loop {
+	uint64_t code, table;
+	size_t room;
+};
+
+/* The loop, from its start to its SIGSTOP. */
+static int run_loop(pid_t tid, struct user_regs_struct registers, const struct loop *loop, size_t count,
+		    struct children *children)
+{
+	int status, error;
+
+	registers.orig_rax = -1;
+	registers.rip = loop->code;
+	registers.rbx = loop->table;
+	registers.rbp = count;
+	if (ptrace(PTRACE_SETREGS, tid, 0, &registers) < 0)
+		return -errno;
+	for (;;) {
+		unsigned long message;
+		int event;
+
+		error = next_stop(tid, PTRACE_CONT, &status);
+		if (error)
+			return error;
+		event = status >> 16;
+		if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
+			if (ptrace(PTRACE_GETEVENTMSG, tid, 0, &message) < 0)
+				return -errno;
+			add_child(children, message);
+		}
+		if (event == 0)
+			return WSTOPSIG(status) == SIGSTOP ? 0 : -EINTR;
+	}
+}
+
+/* Each result comes back in the place of its call's number. */
+static int run_in_loop(pid_t tid, const struct user_regs_struct *registers, const struct loop *loop,
+		       const uint64_t *calls, size_t count, int64_t *results, struct children *children)
+{
+	uint64_t *done = malloc(loop->room * CALL_LENGTH);
+	int error = done ? 0 : -ENOMEM;
+
+	for (size_t at = 0; at < count && !error; at += loop->room) {
+		size_t part = count - at < loop->room ? count - at : loop->room;
+		struct iovec table = { .iov_base = (void *)loop->table, .iov_len = part * CALL_LENGTH };
+		struct iovec to = { .iov_base = (void *)(calls + WORDS_A_CALL * at), .iov_len = table.iov_len };
+		struct iovec from = { .iov_base = done, .iov_len = table.iov_len };
+
+		if (process_vm_writev(tid, &to, 1, &table, 1, 0) != (ssize_t)table.iov_len) {
+			error = -EFAULT;
+			break;
+		}
+		error = run_loop(tid, *registers, loop, part, children);
+		if (!error && process_vm_readv(tid, &from, 1, &table, 1, 0) != (ssize_t)table.iov_len)
+			error = -EFAULT;
+		for (size_t i = 0; i < part && !error; i++)
+			results[at + i] = (int64_t)done[WORDS_A_CALL * i];
+	}
+	free(done);
+	return error;
+}
+
 static napi_value remote_calls(napi_env env, napi_callback_info info)
 {
 	struct arguments arguments = get_arguments(env, info);
@@ -450,44 +556,35 @@ static napi_value remote_calls(napi_env env, napi_callback_info info)
 	size_t registers_length, calls_length;
 	uint8_t *registers = bytes_argument(&arguments, 1, &registers_length);
 	uint64_t *calls = (uint64_t *)bytes_argument(&arguments, 2, &calls_length);
-	bool stop_on_error = false;
-	napi_value object, buffer, results_array, children;
+	struct loop loop = { .code = word_argument(&arguments, 3), .table = word_argument(&arguments, 4) };
+	napi_value object, buffer, results_array;
 	struct user_regs_struct template;
+	struct children children = { .env = env };
 	int64_t *results;
-	uint32_t born = 0;
 	size_t count;
-	int error = 0;
+	int error;
 
-	napi_get_value_bool(env, arguments.value[3], &stop_on_error);
+	loop.room = integer_argument(&arguments, 5);
 	if (is_throwing(env))
 		return NULL;
-	if (registers_length != REGISTERS || calls_length % 56 != 0)
+	if (registers_length != REGISTERS || calls_length % CALL_LENGTH != 0 || (loop.code && loop.room == 0))
 		return throw_errno(env, EINVAL, "remoteCalls");
 	memcpy(&template, registers, sizeof(template));
-	count = calls_length / 56;
+	count = calls_length / CALL_LENGTH;
 	napi_create_arraybuffer(env, count * 8, (void **)&results, &buffer);
-	napi_create_array(env, &children);
-	for (size_t i = 0; i < count; i++)
-		results[i] = STOPPED_BY_ERROR;
+	napi_create_array(env, &children.list);
 	set_wake(true);
-	for (size_t i = 0; i < count; i++) {
-		pid_t child = 0;
-
-		error = run_call(tid, template, calls + 7 * i, &results[i], &child);
-		if (error)
-			break;
-		if (child)
-			napi_set_element(env, children, born++, make_number(env, child));
-		if (stop_on_error && results[i] < 0 && results[i] > -4096)
-			break;
-	}
+	if (loop.code)
+		error = run_in_loop(tid, &template, &loop, calls, count, results, &children);
+	else
+		error = run_singly(tid, &template, calls, count, results, &children);
 	set_wake(false);
 	if (error)
 		return throw_errno(env, -error, "remote call");
 	napi_create_typedarray(env, napi_bigint64_array, count, buffer, 0, &results_array);
 	napi_create_object(env, &object);
 	set_property(env, object, "results", results_array);
-	set_property(env, object, "children", children);
+	set_property(env, object, "children", children.list);
 	return object;
 }
 

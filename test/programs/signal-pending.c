@@ -125,8 +125,10 @@ int main(int argc, char **argv) {
 	EQUAL(kill(getpid(), 64), 0);
 	union sigval pointer = { .sival_ptr = (void *)0xfedcba9876543210 };
 	EQUAL(sigqueue(getpid(), SIGTRAP, pointer), 0);
+	/* A stop signal would take it away. */
+	EQUAL(sigqueue(getpid(), SIGCONT, (union sigval){ .sival_int = 99 }), 0);
 	const uint64_t expected =
-	    BIT(SIGCHLD) | BIT(SIGUSR1) | BIT(SIGHUP) | BIT(40) | BIT(41) | BIT(64) | BIT(SIGTRAP);
+	    BIT(SIGCHLD) | BIT(SIGUSR1) | BIT(SIGHUP) | BIT(40) | BIT(41) | BIT(64) | BIT(SIGTRAP) | BIT(SIGCONT);
 	/* To the main thread itself. */
 	queue_raw(getpid(), 45, SI_QUEUE, 7);
 	pod_ready();
@@ -177,6 +179,7 @@ int main(int argc, char **argv) {
 	info = take(BIT(SIGTRAP));
 	EQUAL(info.si_code, SI_QUEUE);
 	EQUAL((long)info.si_value.sival_ptr, (long)0xfedcba9876543210);
+	EQUAL(take(BIT(SIGCONT)).si_value.sival_int, 99);
 	for (int i = 0; i < QUEUE; i++) {
 		info = take(BIT(40));
 		EQUAL(info.si_code, SI_QUEUE);

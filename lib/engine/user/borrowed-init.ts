@@ -2,7 +2,9 @@
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { PTRACE, SYS } from './abi.ts';
+import { findGap } from './address-range.ts';
 import { detach } from './build-tree.ts';
+import { makeCallSite, siteLength } from './call-site.ts';
 import { Injector, readThreadState } from './inject.ts';
 import { NewTask } from './new-task.ts';
 import { listDescriptors, readAreas } from './proc.ts';
@@ -46,14 +48,19 @@ export function borrowInit(pid: number, filtered: boolean): BorrowedInit {
     addon.resume(pid, PTRACE.cont, stop.event === 0 ? stop.signal : 0);
   }
   const state = readThreadState(pid);
-  const injector = new Injector(pid, readAreas(pid, 'maps'));
+  const areas = readAreas(pid, 'maps');
+  const injector = new Injector(pid, areas);
   const { site, leave } = injector.borrow(pid, state);
   const task = new NewTask(pid, 1, site);
+  const own = findGap([...areas, injector.scratch], siteLength);
+  task.site = makeCallSite(task.remote, own);
   return {
     task,
     giveBack() {
       const made = listDescriptors(task.tid).filter((fd) => !before.has(fd));
       task.remote.run(made.map((fd) => [SYS.close, fd]));
+      task.site = site;
+      task.remote.call('munmap', SYS.munmap, own, siteLength);
       leave();
       injector.finish(task.tid, state);
       detach(task.tid);

@@ -8,10 +8,11 @@
  */
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
-import { AT_FDCWD, MAP, O, PR, PROT, pageSize, SYS } from './abi.ts';
+import { AT_FDCWD, MAP, O, PR, PROT, SYS } from './abi.ts';
 import { findGap, highest, type Range } from './address-range.ts';
 import { isReadOnly } from './build-segments.ts';
 import { VdsoBuilder } from './build-vdso.ts';
+import { makeCallSite, siteLength } from './call-site.ts';
 import type { Area, SpaceImage } from './image-records.ts';
 import { setMemoryAttributes } from './memory-attributes.ts';
 import type { NewTask } from './new-task.ts';
@@ -21,8 +22,6 @@ import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
 import { type MappedArea, readAreas } from './proc.ts';
 import type { CallSite, Remote, Word } from './remote.ts';
 
-const siteLength = 128n << 10n;
-const siteDataAt = 8192n;
 const lowest = 0x10000n;
 
 export interface Segments {
@@ -88,6 +87,7 @@ export class SpaceBuilder {
 
   /** Take the call site away; the task can make no call after this. */
   removeCallSite(): void {
+    this.#task.callSingly();
     this.#task.remote.call('munmap', SYS.munmap, this.#site.start, this.#site.end - this.#site.start);
   }
 
@@ -112,26 +112,8 @@ export class SpaceBuilder {
 
   #moveCallSite(now: readonly MappedArea[]): void {
     const start = findGap([...now, ...this.#space.areas], siteLength);
-    const { remote, tid } = this.#task;
-    remote.call(
-      'mmap',
-      SYS.mmap,
-      start,
-      siteLength,
-      PROT.read | PROT.write,
-      MAP.private | MAP.anonymous | MAP.fixedNoReplace,
-      -1,
-      0,
-    );
-    native().writeMemory(tid, start, Uint8Array.of(0x0f, 0x05, 0x0f, 0x0b));
-    remote.call('mprotect', SYS.mprotect, start, pageSize, PROT.read | PROT.exec);
     this.#site = { start, end: start + siteLength };
-    this.#task.site = {
-      code: start,
-      stack: start + siteDataAt - 64n,
-      data: start + siteDataAt,
-      dataSize: Number(siteLength - siteDataAt),
-    };
+    this.#task.site = makeCallSite(this.#task.remote, start);
   }
 
   #unmapAllBut(kept: readonly Range[]): void {

@@ -327,6 +327,11 @@ export function dropPending(task: NewTask): void {
   while (remote.run([[SYS.rt_sigtimedwait, set, 0, zero, 8]])[0] !== -11n);
 }
 
+/** Of a siginfo_t. */
+export function signalNumber(signal: Uint8Array): number {
+  return new DataView(signal.buffer, signal.byteOffset).getInt32(0, true);
+}
+
 /** Signals that were queued when the session was dumped. */
 export function setPending(
   task: NewTask,
@@ -335,10 +340,9 @@ export function setPending(
   own: readonly Uint8Array[],
 ): void {
   const { remote } = task;
-  const number = (signal: Uint8Array) => new DataView(signal.buffer, signal.byteOffset).getInt32(0, true);
   for (const signal of shared) {
     remote.reset();
-    remote.call('rt_sigqueueinfo', SYS.rt_sigqueueinfo, pid, number(signal), remote.put(signal));
+    remote.call('rt_sigqueueinfo', SYS.rt_sigqueueinfo, pid, signalNumber(signal), remote.put(signal));
   }
   for (const signal of own) {
     remote.reset();
@@ -347,7 +351,7 @@ export function setPending(
       SYS.rt_tgsigqueueinfo,
       pid,
       task.inner,
-      number(signal),
+      signalNumber(signal),
       remote.put(signal),
     );
   }

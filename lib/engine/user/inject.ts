@@ -101,7 +101,7 @@ export class Injector {
   /** Run `body` with a Remote in the stopped thread; afterwards the thread is exactly as it was. */
   within<Result>(tid: number, state: ThreadState, body: (remote: Remote) => Result): Result {
     const { site, leave } = this.borrow(tid, state);
-    const remote = new Remote(tid, this.#template(state, site.stack), site.data, site.dataSize);
+    const remote = new Remote(tid, this.#template(state, site.stack), site);
     try {
       return body(remote);
     } finally {
@@ -266,7 +266,7 @@ export class Injector {
     const { address, below } = this.#frameRoom(tid, state);
     const pointer = this.#enter(tid, state, address);
     try {
-      body(new Remote(tid, this.#template(state, pointer), 0n, 0));
+      body(new Remote(tid, this.#template(state, pointer), { data: 0n, dataSize: 0 }));
     } finally {
       this.#leave(tid, state);
       addon.writeMemory(tid, address, below);

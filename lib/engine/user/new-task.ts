@@ -23,6 +23,12 @@ export class NewTask {
     this.family = family.add(tid);
   }
 
+  /** From now on each call by itself: what the loop sends the task would take a pending SIGCONT away. */
+  callSingly(): void {
+    const { code, stack, data, dataSize } = this.site;
+    this.site = { code, stack, data, dataSize };
+  }
+
   /** System calls in this task, at its present call site. */
   get remote(): Remote {
     const registers = native().getRegisters(this.tid);
@@ -30,7 +36,7 @@ export class NewTask {
     words[REG.rip] = this.site.code;
     words[REG.rsp] = this.site.stack;
     words[REG.eflags] = 0x202n;
-    return new Remote(this.tid, registers, this.site.data, this.site.dataSize);
+    return new Remote(this.tid, registers, this.site);
   }
 
   /**

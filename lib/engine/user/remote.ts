@@ -18,7 +18,18 @@ export interface CallSite {
   stack: bigint;
   data: bigint;
   dataSize: number;
+  /** Absent in a task that we have borrowed. */
+  loop?: CallLoop;
 }
+
+/** Code that makes many calls at one stop (call-site.ts), its table, and how many calls that has room for. */
+export interface CallLoop {
+  code: bigint;
+  table: bigint;
+  room: number;
+}
+
+const noLoop: CallLoop = { code: 0n, table: 0n, room: 0 };
 
 /** A remote call failed: `errno` is positive. */
 export class RemoteError extends Error {
@@ -35,27 +46,34 @@ export class Remote {
   readonly #registers: Uint8Array;
   readonly #data: bigint;
   readonly #dataSize: number;
+  readonly #loop: CallLoop | undefined;
   #used = 0;
   /** Host tids of the tasks that the last run created. */
   children: number[] = [];
 
   /** `registers`: template whose rip is a `syscall` instruction. `data`: address of a writable area in the task. */
-  constructor(tid: number, registers: Uint8Array, data: bigint, dataSize: number) {
+  constructor(
+    tid: number,
+    registers: Uint8Array,
+    { data, dataSize, loop }: Pick<CallSite, 'data' | 'dataSize' | 'loop'>,
+  ) {
     this.tid = tid;
     this.#registers = registers;
     this.#data = data;
     this.#dataSize = dataSize;
+    this.#loop = loop;
   }
 
   /** Run calls in order; the results may be negative errnos. The data area may be used anew afterwards. */
-  run(calls: readonly (readonly Word[])[], stopOnError = false): BigInt64Array {
+  run(calls: readonly (readonly Word[])[]): BigInt64Array {
     const words = new BigUint64Array(calls.length * 7);
     calls.forEach((call, index) => {
       call.forEach((word, place) => {
         words[index * 7 + place] = BigInt.asUintN(64, BigInt(word));
       });
     });
-    const { results, children } = native().remoteCalls(this.tid, this.#registers, words, stopOnError);
+    const { code, table, room } = this.#loop ?? noLoop;
+    const { results, children } = native().remoteCalls(this.tid, this.#registers, words, code, table, room);
     this.children = children;
     return results;
   }

@@ -40,6 +40,7 @@ interface ProcessSet {
   tasks: NewTask[];
 }
 
+const SIGCONT = 18;
 const WNOHANG = 1;
 const WSTOPPED = 2;
 
@@ -149,6 +150,7 @@ export class SessionStart {
   #settle(sets: readonly ProcessSet[]): void {
     const { warn } = this.#made;
     for (const { tasks } of sets) for (const task of tasks) build.dropPending(task);
+    for (const set of sets) if (this.#mayContinue(set)) for (const task of set.tasks) task.callSingly();
     for (const { tasks, image } of sets) {
       tasks.forEach((task, index) => {
         const shared = index === 0 ? (image.record.pending ?? []) : [];
@@ -176,6 +178,18 @@ export class SessionStart {
         build.setRegisters(task, image.threads[index]!);
       });
     }
+  }
+
+  /** Whether SIGCONT may come to wait in it, which the end of a loop would take away (call-site.ts). */
+  #mayContinue({ image: { record, threads } }: ProcessSet): boolean {
+    const pending = [record, ...threads.map((thread) => thread.record)].flatMap((each) => each.pending ?? []);
+    return (
+      pending.some((signal) => build.signalNumber(signal) === SIGCONT) ||
+      (record.timers ?? []).some(({ signal }) => signal === SIGCONT) ||
+      this.#made.image.objects.some(
+        (object) => (object.record as { owner?: { signal: number } }).owner?.signal === SIGCONT,
+      )
+    );
   }
 
   #detach(sets: readonly ProcessSet[]): void {
