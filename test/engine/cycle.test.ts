@@ -40,7 +40,13 @@ const holdsNames = new Set([
 const conflicting = new Set(['blocked-flock', 'file-locks', 'hidden-lock']);
 
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
-const refused = new Set(['hidden-lock-which', 'netlink-generic', 'posix-queue', 'unix-backlog-data']);
+const refused = new Set([
+  'dispatched',
+  'hidden-lock-which',
+  'netlink-generic',
+  'posix-queue',
+  'unix-backlog-data',
+]);
 
 /** What only root can dump: an ordinary user's dump is refused. */
 const rootsToDump = new Set(['seccomp-own']);

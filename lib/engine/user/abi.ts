@@ -159,6 +159,9 @@ export const SYS = {
   mlockall: 151,
   arch_prctl: 158,
   membarrier: 324,
+  set_mempolicy: 238,
+  get_mempolicy: 239,
+  sched_getattr: 315,
 } as const;
 
 export const PTRACE = {
@@ -251,6 +254,13 @@ export const PR = {
   setSecurebits: 28,
   setTimerslack: 29,
   getTimerslack: 30,
+  getTsc: 25,
+  setTsc: 26,
+  setMachineCheckKill: 33,
+  getMachineCheckKill: 34,
+  getSpeculation: 52,
+  setSpeculation: 53,
+  setIoFlusher: 57,
   setMm: 35,
   setMmMap: 14,
   setChildSubreaper: 36,

@@ -10,7 +10,9 @@ import type { NewTask } from './new-task.ts';
 import { readRights, withRights } from './objects/protection-keys.ts';
 import { readLimits, readStatus } from './proc.ts';
 import type { Remote, Word } from './remote.ts';
+import { setScheduling } from './scheduling.ts';
 import { planThreads, type ThreadContext } from './split-threads.ts';
+import { setThreadAttributes } from './thread-attributes.ts';
 
 type Warn = (sentence: string) => void;
 
@@ -180,6 +182,7 @@ export function setThread(task: NewTask, image: ThreadImage, warn: Warn): void {
     );
   });
   setScheduling(task, remote, record.scheduling, warn);
+  setThreadAttributes(task, record, warn);
   if (record.rseq) setRseq(task, remote, record.rseq);
 }
 
@@ -191,27 +194,6 @@ function setRseq(task: NewTask, remote: Remote, rseq: NonNullable<Records['threa
   run(remote, calls, (_index, errno) => {
     throw new PodError('cannot-restart', `thread ${task.inner}: rseq can't be registered (errno ${errno})`);
   });
-}
-
-const SCHED_OTHER = 0;
-
-function setScheduling(
-  task: NewTask,
-  remote: Remote,
-  wanted: Records['thread']['scheduling'],
-  warn: Warn,
-): void {
-  const parameter = remote.put(new Uint8Array(new Int32Array([wanted.priority, 0]).buffer));
-  const calls: Word[][] = [];
-  if (wanted.policy !== SCHED_OTHER) calls.push([SYS.sched_setscheduler, 0, wanted.policy, parameter]);
-  if (wanted.nice !== 0) calls.push([SYS.setpriority, 0, 0, wanted.nice]);
-  if (wanted.ioprio) calls.push([SYS.ioprio_set, 1, 0, wanted.ioprio]);
-  if (wanted.affinity) {
-    calls.push([SYS.sched_setaffinity, 0, wanted.affinity.length, remote.put(wanted.affinity)]);
-  }
-  run(remote, calls, (index) =>
-    warn(`thread ${task.inner}: scheduling call ${calls[index]![0]} is not allowed here`),
-  );
 }
 
 /** Without what the pod does not let its session have. */
@@ -309,10 +291,13 @@ export function setCredentials(task: NewTask, wanted: Records['thread']['credent
   );
 }
 
-/** PR_SET_DUMPABLE is reset by a change of credentials, so it comes behind them; 2 can't be set by anyone. */
+/**
+ * PR_SET_DUMPABLE is reset by a change of credentials, so it comes behind them. Nobody can set 2, which differs from 0
+ * only in that root gets a core file.
+ */
 export function setLate(task: NewTask, dumpable: number | undefined, deathSignal: number | undefined): void {
   const calls: Word[][] = [];
-  if (dumpable !== undefined && dumpable < 2) calls.push([SYS.prctl, PR.setDumpable, dumpable, 0, 0, 0]);
+  if (dumpable !== undefined) calls.push([SYS.prctl, PR.setDumpable, dumpable === 1 ? 1 : 0, 0, 0, 0]);
   if (deathSignal) calls.push([SYS.prctl, PR.setPdeathsig, deathSignal, 0, 0, 0]);
   task.remote.run(calls);
 }

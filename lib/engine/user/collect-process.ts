@@ -1,6 +1,5 @@
 /** Processes and threads: what /proc tells, what ptrace tells, and what only the task itself can be asked. */
 import { readFileSync, readlinkSync } from 'node:fs';
-import { cpus } from 'node:os';
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
@@ -12,7 +11,9 @@ import type { FilterCollector } from './objects/seccomp.ts';
 import { describeProcess, inner, readLimits, readStat, readStatus, type Status, statField } from './proc.ts';
 import type { Remote } from './remote.ts';
 import { askRseq } from './rseq.ts';
+import { readAutogroup, readScheduling } from './scheduling.ts';
 import type { SessionProcess, SessionThread, SessionView } from './session-view.ts';
+import { askThreadAttributes } from './thread-attributes.ts';
 
 type Process = Records['process'];
 type Thread = Records['thread'];
@@ -143,6 +144,7 @@ export function processRecord(
 ): Process {
   const { pid } = process;
   const pending = native().peekSignals(process.threads[0]!.tid, true);
+  const autogroupNice = readAutogroup(pid);
   return {
     pid: process.innerPid,
     ...ids,
@@ -152,6 +154,7 @@ export function processRecord(
     ...asked.process,
     oomScoreAdjust: readNumber(`/proc/${pid}/oom_score_adj`),
     coredumpFilter: readNumber(`/proc/${pid}/coredump_filter`, 16),
+    ...(autogroupNice === undefined ? {} : { autogroupNice }),
   };
 }
 
@@ -164,17 +167,18 @@ export function threadRecord(
 ): { meta: Thread; data: Uint8Array } {
   const status = readStatus(process.pid, thread.tid);
   refuseThread(process, thread);
-  const { rseq, ...asked } = view.within(
+  const { fields } = readStat(process.pid, thread.tid);
+  const { rseq, attributes, ...asked } = view.within(
     process.pid,
     (remote) => ({
       ...askThread(remote),
+      attributes: askThreadAttributes(remote, status, Number(statField(fields, 9))),
       rseq: askRseq(thread.tid, thread.state.registers, remote),
     }),
     thread,
   );
   const pending = native().peekSignals(thread.tid, false);
   const robustList = readRobustList(thread.tid);
-  const { fields } = readStat(process.pid, thread.tid);
   const call = interruptedCall(thread.state.registers);
   const pkru = readRights(thread.state.extended);
   const meta: Thread = {
@@ -193,6 +197,7 @@ export function threadRecord(
     ...(asked.clearChildTid === 0n ? {} : { clearChildTid: asked.clearChildTid }),
     ...(rseq ? { rseq } : {}),
     ...(asked.parentDeathSignal === 0 ? {} : { parentDeathSignal: asked.parentDeathSignal }),
+    ...attributes,
     ...(call ? { systemCall: call } : {}),
     ...(pkru === undefined ? {} : { pkru }),
   };
@@ -270,40 +275,6 @@ function readCredentials(status: Status): Omit<Credentials, 'securebits'> {
     ambient: set('CapAmb'),
     noNewPrivs: status.get('NoNewPrivs')?.[0] === '1',
   };
-}
-
-function readScheduling(tid: number, nice: number, timerSlackNs: bigint): Thread['scheduling'] {
-  const addon = native();
-  const parameter = new Uint8Array(4);
-  const policy = Number(addon.syscall(SYS.sched_getscheduler, tid)) & 7;
-  addon.syscall(SYS.sched_getparam, tid, parameter);
-  const affinity = new Uint8Array(1024);
-  const length = Number(addon.syscall(SYS.sched_getaffinity, tid, affinity.length, affinity));
-  return {
-    policy,
-    nice,
-    priority: new DataView(parameter.buffer).getInt32(0, true),
-    ...(isRestricted(affinity) ? { affinity: affinity.slice(0, length) } : {}),
-    ioprio: readIoPriority(tid),
-    timerSlackNs,
-  };
-}
-
-const ioClassShift = 13;
-
-/** Before 5.18 a task that never set one shows the usual level without a class, which cannot be set: it is none. */
-function readIoPriority(tid: number): number {
-  const priority = Number(native().syscall(SYS.ioprio_get, 1, tid));
-  return priority >> ioClassShift === 0 ? 0 : priority;
-}
-
-let processors: number | undefined;
-
-/** Whether a mask leaves out a processor that is there: all of them means no wish, on any machine. */
-function isRestricted(mask: Uint8Array): boolean {
-  const set = mask.reduce((sum, byte) => sum + byte.toString(2).replaceAll('0', '').length, 0);
-  processors ??= cpus().length;
-  return set < processors;
 }
 
 /** Root, working directory, umask of a process, or of a thread. */

@@ -39,6 +39,7 @@ import type { Remote } from './remote.ts';
 import { type SessionProcess, type SessionThread, SessionView } from './session-view.ts';
 import { SharedObjects } from './sharing.ts';
 import { splitThreads } from './split-threads.ts';
+import { refuseDispatched } from './thread-attributes.ts';
 import { countPages, writePages } from './write-pages.ts';
 
 const treeEntriesAFrame = 256;
@@ -69,6 +70,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     if (frozen.every((process) => process.zombie))
       throw new PodError('cannot-checkpoint', `${target.name} has no running process`);
     refuseFiltered(frozen, freezer.suspendsSeccomp, podFilters(target));
+    refuseDispatched(frozen);
     const view = new SessionView(frozen);
     let collected: Collected;
     try {

@@ -15,6 +15,7 @@ import { restoreFilters } from './objects/seccomp.ts';
 import { fetchFile } from './objects/share-file.ts';
 import { settleSemaphores } from './objects/sysv-semaphores.ts';
 import { readStat } from './proc.ts';
+import { setAutogroups } from './scheduling.ts';
 
 /** An address space, and the task it was made in. */
 export interface Space {
@@ -144,6 +145,8 @@ export class SessionStart {
       build.setProcess(task, record, this.#made.warn);
       build.makeTimers(task, record.timers ?? []);
     }
+    const groups = sets.map(({ tasks, image }) => ({ task: tasks[0]!, nice: image.record.autogroupNice }));
+    setAutogroups(groups, this.#made.warn);
   }
 
   /** The last steps, in which each takes away a right or a means that those before it need. */
