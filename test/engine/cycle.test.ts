@@ -41,6 +41,7 @@ const conflicting = new Set(['blocked-flock', 'file-locks', 'hidden-lock']);
 
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
 const refused = new Set([
+  'tcp-signed',
   'dispatched',
   'hidden-lock-which',
   'netlink-generic',
@@ -52,7 +53,7 @@ const refused = new Set([
 const rootsToDump = new Set(['seccomp-own']);
 
 /** A dump leaves them in a state in which the next one must refuse, until the program has gone further. */
-const once = new Set(['unix-empty-messages']);
+const once = new Set(['unix-empty-messages', 'unix-peeked']);
 
 /** These are also moved as if to other kernels. */
 const wanderers = new Set(['vdso', 'syscall-storm', 'ptys']);

@@ -1,6 +1,6 @@
 /*
  * Netlink sockets: one that asks about the network and hears of its changes (number, groups, options, buffer), one of
- * device news with a filter, in which a thread waits and goes on waiting.
+ * device news with a filter, in which a thread waits and goes on waiting; some that have no number yet.
  */
 #include <linux/filter.h>
 #include <linux/netlink.h>
@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include "pod-test.h"
 
-static int route, news;
+static int route, news, unbound, listener;
 static uint32_t port;
 static _Atomic bool came_back;
 
@@ -49,6 +49,14 @@ static void make_news(void) {
 	EQUAL(bind(news, (struct sockaddr *)&name, sizeof name), 0);
 	struct sock_fprog program = { .len = COUNT(nothing), .filter = nothing };
 	EQUAL(setsockopt(news, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program), 0);
+}
+
+/* No number yet: one that has done nothing, one that hears all the same. */
+static void make_unbound(void) {
+	unbound = MUST(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+	set(unbound, SOL_SOCKET, SO_RCVBUF, 40000);
+	listener = MUST(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
+	set(listener, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, RTNLGRP_LINK);
 }
 
 static void *wait_for_news(void *argument) {
@@ -105,7 +113,22 @@ static void check_names(void) {
 	EQUAL(name.nl_groups, 1);
 }
 
+static void check_unbound(int fd, uint32_t groups) {
+	struct sockaddr_nl name;
+	socklen_t size = sizeof name;
+	EQUAL(getsockname(fd, (struct sockaddr *)&name, &size), 0);
+	EQUAL(name.nl_pid, 0);
+	uint32_t told[64] = { 0 };
+	size = sizeof told;
+	EQUAL(getsockopt(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, told, &size), 0);
+	EQUAL(told[0], groups);
+}
+
 static void check_options(void) {
+	EQUAL(get(unbound, SOL_SOCKET, SO_RCVBUF), 80000);
+	EQUAL(get(unbound, SOL_SOCKET, SO_PROTOCOL), NETLINK_SOCK_DIAG);
+	check_unbound(unbound, 0);
+	check_unbound(listener, 1 << (RTNLGRP_LINK - 1));
 	EQUAL(get(route, SOL_NETLINK, NETLINK_EXT_ACK), 1);
 	EQUAL(get(route, SOL_NETLINK, NETLINK_PKTINFO), 1);
 	EQUAL(get(route, SOL_NETLINK, NETLINK_CAP_ACK), 0);
@@ -127,6 +150,7 @@ int main(int argc, char **argv) {
 	pod_begin(argc, argv);
 	make_route();
 	make_news();
+	make_unbound();
 	pthread_t thread;
 	EQUAL(pthread_create(&thread, NULL, wait_for_news, NULL), 0);
 	pod_sleep(30);
@@ -141,6 +165,7 @@ int main(int argc, char **argv) {
 	if (pod_break("group")) set(route, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, RTNLGRP_BRVLAN);
 	if (pod_break("option")) set(route, SOL_NETLINK, NETLINK_EXT_ACK, 0);
 	if (pod_break("buffer")) set(route, SOL_SOCKET, SO_RCVBUF, 32768);
+	if (pod_break("unbound")) set(listener, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, RTNLGRP_LINK);
 	if (pod_break("filter")) set(news, SOL_SOCKET, SO_DETACH_FILTER, 0);
 	while (pod_turn()) ask();
 	ask();

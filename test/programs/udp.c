@@ -1,6 +1,7 @@
 /*
  * UDP sockets: bound, connected, connected both ways, IPv6, with datagrams that nobody has read, their sources and
- * boundaries; options, a multicast group; a thread that is blocked in recv(2).
+ * boundaries; options, multicast groups, with all senders, only some, all but some; one that was shut down for
+ * writing alone; a thread that is blocked in recv(2).
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -62,7 +63,72 @@ static struct ip_mreqn group(void) {
 	return request;
 }
 
+/* What is heard in a group: `senders` alone, or all but them. */
+struct hearing {
+	int fd, level;
+	struct sockaddr_storage group;
+	uint32_t mode;
+	int count;
+	struct sockaddr_storage senders[2];
+	bool joined;
+};
+
+static struct hearing hearings[3];
+static int quiet;
+
+static struct sockaddr_storage address(int family, const char *text) {
+	struct sockaddr_storage made = { .ss_family = (sa_family_t)family };
+	void *place = family == AF_INET ? (void *)&((struct sockaddr_in *)&made)->sin_addr
+	                                : (void *)&((struct sockaddr_in6 *)&made)->sin6_addr;
+	EQUAL(inet_pton(family, text, place), 1);
+	return made;
+}
+
+static void hear(struct hearing *hearing, int family, const char *group, uint32_t mode, const char *one, const char *two) {
+	hearing->fd = socket(family, SOCK_DGRAM, 0);
+	/* A computer without IPv6. */
+	if (hearing->fd < 0) return;
+	hearing->level = family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+	hearing->group = address(family, group);
+	hearing->mode = mode;
+	const char *const names[] = { one, two };
+	for (int i = 0; i < 2 && names[i]; i++) hearing->senders[hearing->count++] = address(family, names[i]);
+	if (mode == MCAST_EXCLUDE) {
+		struct group_req request = { .gr_interface = 1, .gr_group = hearing->group };
+		if (setsockopt(hearing->fd, hearing->level, MCAST_JOIN_GROUP, &request, sizeof request) != 0) return;
+	}
+	for (int i = 0; i < hearing->count; i++) {
+		struct group_source_req request = { .gsr_interface = 1, .gsr_group = hearing->group,
+			                                .gsr_source = hearing->senders[i] };
+		int option = mode == MCAST_EXCLUDE ? MCAST_BLOCK_SOURCE : MCAST_JOIN_SOURCE_GROUP;
+		if (setsockopt(hearing->fd, hearing->level, option, &request, sizeof request) != 0) return;
+	}
+	hearing->joined = true;
+}
+
+static void check_hearing(const struct hearing *hearing) {
+	if (!hearing->joined) return;
+	union {
+		struct group_filter filter;
+		char room[GROUP_FILTER_SIZE(4)];
+	} told = { .filter = { .gf_interface = 1, .gf_group = hearing->group, .gf_numsrc = 4 } };
+	socklen_t length = sizeof told;
+	EQUAL(getsockopt(hearing->fd, hearing->level, MCAST_MSFILTER, &told, &length), 0);
+	EQUAL(told.filter.gf_fmode, hearing->mode);
+	EQUAL(told.filter.gf_numsrc, hearing->count);
+	for (int i = 0; i < hearing->count; i++) {
+		bool found = false;
+		for (int k = 0; k < hearing->count; k++)
+			if (memcmp(&told.filter.gf_slist[k], &hearing->senders[i], sizeof(struct sockaddr_in6)) == 0) found = true;
+		CHECKF(found, "sender %d of a group is another", i);
+	}
+}
+
 static void check(void) {
+	FAILS(send(quiet, "word", 4, MSG_NOSIGNAL), EPIPE);
+	for (size_t i = 0; i < COUNT(hearings); i++) check_hearing(&hearings[i]);
+	struct pollfd mood = { .fd = quiet, .events = POLLIN | POLLRDHUP };
+	EQUAL(poll(&mood, 1, 0), 0);
 	char byte;
 	struct sockaddr_in at;
 	socklen_t length = sizeof at;
@@ -98,6 +164,13 @@ int main(int argc, char **argv) {
 	set(member, IPPROTO_IP, IP_MULTICAST_TTL, 3);
 	struct ip_mreqn request = group();
 	joined = setsockopt(member, IPPROTO_IP, IP_ADD_MEMBERSHIP, &request, sizeof request) == 0;
+	struct sockaddr_in quiet_at;
+	quiet = make(&quiet_at);
+	EQUAL(connect(quiet, (struct sockaddr *)&stranger_at, sizeof stranger_at), 0);
+	EQUAL(shutdown(quiet, SHUT_WR), 0);
+	hear(&hearings[0], AF_INET, "232.7.7.7", MCAST_INCLUDE, "127.0.0.1", "10.7.7.7");
+	hear(&hearings[1], AF_INET, "239.7.7.8", MCAST_EXCLUDE, "10.7.7.8", NULL);
+	hear(&hearings[2], AF_INET6, "ff35::7:7", MCAST_INCLUDE, "fd00::7", NULL);
 	six = socket(AF_INET6, SOCK_DGRAM, 0);
 	six_at = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
 	socklen_t length = sizeof six_at;
@@ -127,6 +200,12 @@ int main(int argc, char **argv) {
 	if (pod_break("one-more")) post(stranger, "more", &server_at);
 	if (pod_break("option")) set(server, IPPROTO_IP, IP_PKTINFO, 0);
 	if (pod_break("left")) setsockopt(member, IPPROTO_IP, IP_DROP_MEMBERSHIP, &request, sizeof request);
+	if (pod_break("sender")) {
+		struct group_source_req request = { .gsr_interface = 1, .gsr_group = hearings[0].group,
+			                                .gsr_source = hearings[0].senders[1] };
+		setsockopt(hearings[0].fd, hearings[0].level, MCAST_LEAVE_SOURCE_GROUP, &request, sizeof request);
+	}
+	if (pod_break("shut")) EQUAL(shutdown(quiet, SHUT_RD), 0);
 	while (pod_turn()) check();
 
 	check();

@@ -256,7 +256,11 @@ export class FilesCheck {
       throw damaged(`${name} is a UDP socket that is ${state}`);
     for (const [what, address] of Object.entries({ own: record.address, peer: record.peerAddress }))
       checkAddress(address, record.family, `${name}: ${what} address`);
-    for (const { address } of record.groups ?? []) checkAddress(address, undefined, `${name}: group`);
+    for (const { address, sources } of record.groups ?? []) {
+      checkAddress(address, undefined, `${name}: group`);
+      for (const source of sources ?? [])
+        checkAddress(source, address[0] === 2 ? 'ipv4' : 'ipv6', `${name}: source of a group`);
+    }
     if (type === 'tcp') {
       if (state === 'listening' || state === 'connected') requireAddress(record.address, name, 'own');
       if (state === 'connected' || state === 'connecting' || state === 'waiting')

@@ -24,6 +24,7 @@ import {
   peerAddress,
   portOf,
 } from './inet-address.ts';
+import { isSigned, isUdpShutForWriting } from './inet-diag.ts';
 import { numberOption, readOptions, SO, SOL, setOption, TCP_INFO, usualOptions } from './inet-options.ts';
 import { finishInet, restoreInet } from './inet-rebuild.ts';
 import { type Row, readTable, TCP } from './inet-table.ts';
@@ -37,6 +38,7 @@ const SO_TYPE = 3;
 const SO_PROTOCOL = 38;
 const SO_DOMAIN = 39;
 const TCP_ULP = 31;
+const TCP_AO_INFO = 40;
 const UDP_CORK = 1;
 const UDP_ENCAP = 100;
 const protocols: Record<number, Records['inet-socket']['type']> = { 6: 'tcp', 17: 'udp' };
@@ -263,7 +265,7 @@ function readUdp(file: OpenFile, context: DumpContext): Found & { datagrams: Out
   const polled = pollNow(file.local, POLL.rdhup | POLL.in);
   const shut: State = {
     ...((polled & POLL.rdhup) !== 0 ? { readShutdown: true } : {}),
-    ...((polled & POLL.hup) !== 0 ? { writeShutdown: true } : {}),
+    ...((polled & POLL.hup) !== 0 || isUdpShutForWriting(file, context) ? { writeShutdown: true } : {}),
   };
   if (numberOption(file.local, SOL.udp, UDP_CORK))
     context.notNow(file, 'a datagram is just being put together in it (UDP_CORK)', 'try again in a moment');
@@ -296,6 +298,12 @@ function refuseOdd(file: OpenFile, context: DumpContext): void {
       `the kernel encrypts it (${name}), with keys that can not be read back`,
       'run the program without kernel TLS',
     );
+  if (typeOf(file) === 'tcp' && (isSigned(file, context) || getOption(file.local, SOL.tcp, TCP_AO_INFO)))
+    context.refuse(
+      file,
+      'its packets are signed (TCP_MD5SIG, TCP-AO), with keys that can not be read back',
+      'let the program close it before the dump',
+    );
   if (hasPacketFilter(file.local))
     context.refuse(file, 'a packet filter (BPF) is attached to it', 'run the program without it');
 }
@@ -303,7 +311,7 @@ function refuseOdd(file: OpenFile, context: DumpContext): void {
 export const inetSocket: FileObject = {
   records: ['inet-socket'],
   coverage:
-    'TCP and UDP sockets, IPv4 and IPv6, with their addresses and options (what is set with setsockopt(2), multicast groups too). TCP: listening ones; connections with both ends in the session, with what is under way in both directions, half closed and closed ends; connections of the session that wait to be accepted, as long as nothing was sent through them; one that is just being connected is connected anew. A connection to outside is restored as if reset by its peer, with what it had received; it, connections from outside that wait to be accepted, and bytes that were not acknowledged are named as losses. UDP: datagrams not yet read with their source, when that is on the same computer, others are named as lost; of datagrams without a byte only the first dump of a running session knows. Refused: urgent data, kernel TLS, packet filters, tunnels, and other protocols over IP',
+    'TCP and UDP sockets, IPv4 and IPv6, with their addresses and options (what is set with setsockopt(2), multicast groups and their sources too). TCP: listening ones; connections with both ends in the session, with what is under way in both directions, half closed and closed ends; connections of the session that wait to be accepted, as long as nothing was sent through them; one that is just being connected is connected anew. A connection to outside is restored as if reset by its peer, with what it had received; it, connections from outside that wait to be accepted, and bytes that were not acknowledged are named as losses. UDP: datagrams not yet read with their source, when that is on the same computer, others are named as lost; of datagrams without a byte only the first dump of a running session knows. Refused: urgent data, kernel TLS, packets that are signed (TCP_MD5SIG, of which the kernel tells only root), packet filters, tunnels, and other protocols over IP',
 
   matches: (file) => file.stat.isSocket() && (file.flags & O.path) === 0 && isInternet(file),
 

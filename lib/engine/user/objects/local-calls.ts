@@ -69,6 +69,13 @@ export function setSocketOption(fd: number, option: number, value: Uint8Array | 
   native().syscall(SYS.setsockopt, fd, SOL_SOCKET, option, bytes, bytes.length);
 }
 
+const SO_MEMINFO = 55;
+
+/** Bytes of memory that the queue of a socket takes. */
+export function queuedMemory(fd: number): number {
+  return readOption(fd, SOL_SOCKET, SO_MEMINFO, 36)?.getUint32(0, true) ?? 0;
+}
+
 export function closeLocal(fd: number): void {
   native().syscall(SYS.close, fd);
 }

@@ -11,7 +11,15 @@ import type { Records } from '../../../image/record.ts';
 import { AF, O, SYS } from '../abi.ts';
 import { describeProcess } from '../proc.ts';
 import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-object.ts';
-import { borrow, closeLocal, errnoName, getOption, readOption, socketOption } from './local-calls.ts';
+import {
+  borrow,
+  closeLocal,
+  errnoName,
+  getOption,
+  queuedMemory,
+  readOption,
+  socketOption,
+} from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
 import { setBuffer } from './unix-fill.ts';
@@ -135,8 +143,17 @@ function readFilter(file: OpenFile, context: DumpContext): Pick<Netlink, 'filter
 }
 
 /** What it has not read: an answer comes at once, so wait; of news there may always be some. */
-function settle(file: OpenFile, groups: readonly number[], context: DumpContext): void {
-  const row = findRow(file) ?? context.refuse(file, 'the kernel does not list it', 'try again');
+function settle(file: OpenFile, port: number, groups: readonly number[], context: DumpContext): void {
+  // Without a number it is in no list, and has asked nothing yet; but it may have heard news.
+  const unlisted = port === 0 ? { unread: queuedMemory(file.local), answering: false } : undefined;
+  const row =
+    findRow(file) ??
+    unlisted ??
+    context.refuse(
+      file,
+      'it belongs to another network namespace',
+      'close it, or run the whole session in one network',
+    );
   if (row.unread === 0 && !row.answering) return;
   const why = 'an answer of the kernel waits in it';
   const hint = 'try again when the program has read it';
@@ -167,8 +184,8 @@ export const netlinkSocket: FileObject = {
     }
     const type = socketOption(file.local, SO.type);
     const groups = readGroups(file);
-    settle(file, groups, context);
     const port = readPort(file);
+    settle(file, port, groups, context);
     const saved = readOptions(file, type, number);
     return [
       {

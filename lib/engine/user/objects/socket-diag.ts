@@ -1,11 +1,10 @@
 /** What the kernel tells of unix sockets: sock_diag(7). /proc/net/unix knows no peers. */
 import { readlinkSync } from 'node:fs';
-import { native } from '../../../../native/index.ts';
 import { PodError } from '../../../stream/error.ts';
-import { AF, SYS } from '../abi.ts';
-import { openNetlink } from '../session-netlink.ts';
+import { AF } from '../abi.ts';
 import type { DumpContext, OpenFile } from './file-object.ts';
-import { closeLocal, codeOf } from './local-calls.ts';
+import { codeOf } from './local-calls.ts';
+import { askSockets, attributesOf } from './netlink-diag.ts';
 
 /** A unix socket as the kernel sees it. */
 export interface DiagSocket {
@@ -33,11 +32,6 @@ export interface DiagSocket {
   shutdown: number;
 }
 
-const SOCK_DIAG_BY_FAMILY = 20;
-const NLMSG_ERROR = 2;
-const NLMSG_DONE = 3;
-const NLM_F_REQUEST = 1;
-const NLM_F_DUMP = 0x300;
 /** UDIAG_SHOW_NAME, VFS, PEER, ICONS, RQLEN. */
 const show = 0x01 | 0x02 | 0x04 | 0x08 | 0x10;
 const attribute = { name: 0, vfs: 1, peer: 2, clients: 3, queue: 4, shutdown: 6 } as const;
@@ -68,9 +62,8 @@ export function fileOf(inode: number, context: DumpContext): OpenFile | undefine
 function listSockets(file: OpenFile, context: DumpContext): Sockets {
   const namespace = readlinkSync(`/proc/${file.pid}/ns/net`);
   return context.once(`unix sockets of ${namespace}`, () => {
-    const netlink = openNetlink(file.pid, 4 /* NETLINK_SOCK_DIAG */, context.within);
     try {
-      return readAll(netlink);
+      return readAll(file.pid, context);
     } catch (cause) {
       if (codeOf(cause) !== 'ENOENT' && codeOf(cause) !== 'EINVAL') throw cause;
       throw new PodError(
@@ -79,51 +72,22 @@ function listSockets(file: OpenFile, context: DumpContext): Sockets {
         'load its module unix_diag (modprobe unix_diag), or use a kernel with CONFIG_UNIX_DIAG',
         { cause },
       );
-    } finally {
-      closeLocal(netlink);
     }
   });
 }
 
-function readAll(netlink: number): Sockets {
-  const request = new DataView(new ArrayBuffer(40));
-  request.setUint32(0, 40, true);
-  request.setUint16(4, SOCK_DIAG_BY_FAMILY, true);
-  request.setUint16(6, NLM_F_REQUEST | NLM_F_DUMP, true);
-  request.setUint32(8, 1, true);
-  request.setUint8(16, AF.unix);
-  request.setUint32(20, 0xffffffff, true);
-  request.setUint32(28, show, true);
-  request.setUint32(32, 0xffffffff, true);
-  request.setUint32(36, 0xffffffff, true);
-  native().syscall(SYS.sendto, netlink, new Uint8Array(request.buffer), 40, 0, 0, 0);
-  const sockets: DiagSocket[] = [];
-  const buffer = new Uint8Array(64 << 10);
-  for (;;) {
-    const length = Number(native().syscall(SYS.recvfrom, netlink, buffer, buffer.length, 0, 0, 0));
-    if (!takeMessages(buffer.subarray(0, length), sockets)) continue;
-    return {
-      byInode: new Map(sockets.filter(({ inode }) => inode !== 0).map((socket) => [socket.inode, socket])),
-      unaccepted: sockets.filter(({ inode }) => inode === 0),
-    };
-  }
-}
-
-/** Take the messages of one datagram; true behind the last. */
-function takeMessages(bytes: Uint8Array, sockets: DiagSocket[]): boolean {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let at = 0; at + 16 <= bytes.length; ) {
-    const length = view.getUint32(at, true);
-    const type = view.getUint16(at + 4, true);
-    if (type === NLMSG_DONE) return true;
-    if (type === NLMSG_ERROR) {
-      const errno = -view.getInt32(at + 16, true);
-      throw Object.assign(new Error('sock_diag failed'), { code: errno === 2 ? 'ENOENT' : 'EINVAL' });
-    }
-    sockets.push(parseSocket(bytes.subarray(at + 16, at + length)));
-    at += (length + 3) & ~3;
-  }
-  return false;
+function readAll(pid: number, context: DumpContext): Sockets {
+  const question = new DataView(new ArrayBuffer(24));
+  question.setUint8(0, AF.unix);
+  question.setUint32(4, 0xffffffff, true);
+  question.setUint32(12, show, true);
+  question.setUint32(16, 0xffffffff, true);
+  question.setUint32(20, 0xffffffff, true);
+  const sockets = askSockets(pid, new Uint8Array(question.buffer), context).map(parseSocket);
+  return {
+    byInode: new Map(sockets.filter(({ inode }) => inode !== 0).map((socket) => [socket.inode, socket])),
+    unaccepted: sockets.filter(({ inode }) => inode === 0),
+  };
 }
 
 /** struct unix_diag_msg and its attributes. */
@@ -143,39 +107,34 @@ function parseSocket(bytes: Uint8Array): DiagSocket {
     backlog: 0,
     shutdown: 0,
   };
-  for (let at = 16; at + 4 <= bytes.length; ) {
-    const length = view.getUint16(at, true);
-    if (length < 4) break;
-    const body = at + 4;
-    switch (view.getUint16(at + 2, true)) {
+  for (const { type, body } of attributesOf(bytes, 16)) {
+    const word = (at: number) => new DataView(body.buffer, body.byteOffset, body.length).getUint32(at, true);
+    switch (type) {
       case attribute.name:
-        socket.name = bytes.slice(body, at + length);
+        socket.name = body.slice();
         break;
       case attribute.vfs:
-        socket.node = { inode: view.getUint32(body, true), device: view.getUint32(body + 4, true) };
+        socket.node = { inode: word(0), device: word(4) };
         break;
       case attribute.peer:
-        socket.peer = view.getUint32(body, true);
+        socket.peer = word(0);
         break;
       case attribute.queue:
         if (socket.listening) {
-          socket.waiting = view.getUint32(body, true);
-          socket.backlog = view.getUint32(body + 4, true);
+          socket.waiting = word(0);
+          socket.backlog = word(4);
         } else {
-          socket.queued = view.getUint32(body, true);
-          socket.unread = view.getUint32(body + 4, true);
+          socket.queued = word(0);
+          socket.unread = word(4);
         }
         break;
       case attribute.clients:
-        socket.clients = Array.from({ length: (length - 4) >> 2 }, (_none, index) =>
-          view.getUint32(body + 4 * index, true),
-        );
+        socket.clients = Array.from({ length: body.length >> 2 }, (_none, index) => word(4 * index));
         break;
       case attribute.shutdown:
-        socket.shutdown = view.getUint8(body);
+        socket.shutdown = body[0]!;
         break;
     }
-    at += (length + 3) & ~3;
   }
   return socket;
 }

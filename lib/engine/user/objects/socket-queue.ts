@@ -141,7 +141,10 @@ export function peekMessages(file: OpenFile, receiver: Receiver, context: DumpCo
   // A seqpacket socket that was shut down gives end of file for ever, which looks like messages without a byte: what
   // matters ends with the last byte.
   const end = shut && type === seqpacket ? readable(local) : Number.POSITIVE_INFINITY;
-  const messages = peekUntil(end, file, context);
+  // A program that looks without an offset sees, and hides, only the first.
+  const first = unread === undefined && end > 0 ? lookAtFirst(file, context) : undefined;
+  const rest = peekUntil(end, file, context);
+  const messages = first ? [first, ...rest] : rest;
   if (unread === undefined) {
     markLookedAt(
       file,
@@ -154,7 +157,7 @@ export function peekMessages(file: OpenFile, receiver: Receiver, context: DumpCo
   if (hidden === 0) return messages;
   // Its place is known only when it is the first, and none that shows itself could be taken for it.
   if (hidden > 1 || lengths[0] === 0) refuseHidden(file, context);
-  return [peekFirst(file, context), ...messages];
+  return [lookAtFirst(file, context) ?? refuseHidden(file, context), ...messages];
 }
 
 function peekUntil(end: number, file: OpenFile, context: DumpContext): Message[] {
@@ -188,16 +191,16 @@ function peekUntil(end: number, file: OpenFile, context: DumpContext): Message[]
   return messages;
 }
 
-/** A look without SO_PEEK_OFF shows the first message, hidden or not: it must be the one without a byte. */
-function peekFirst(file: OpenFile, context: DumpContext): Message {
+/** A look without SO_PEEK_OFF shows the first message, hidden or not. Undefined when it is not one without a byte. */
+function lookAtFirst(file: OpenFile, context: DumpContext): Message | undefined {
   const before = peekOffset(file.local);
   try {
     setPeekOffset(file.local, -1);
     const got = native().receiveMessage(file.local, 1, peek);
-    if (!got) return refuseHidden(file, context);
-    const message = readMessage(got, file, context);
-    if (message.data.length > 0 || (got.flags & MSG_TRUNC) !== 0) refuseHidden(file, context);
-    return message;
+    if (!got) return undefined;
+    if (got.data.length === 0 && (got.flags & MSG_TRUNC) === 0) return readMessage(got, file, context);
+    closeReceived(got);
+    return undefined;
   } finally {
     setPeekOffset(file.local, before);
   }

@@ -1,6 +1,6 @@
 /**
  * Multicast groups that a UDP socket has joined. The kernel lists those of the computer; of each it tells whether a
- * socket is in it (MCAST_MSFILTER).
+ * socket is in it, and which sources it hears there (MCAST_MSFILTER).
  */
 import { readFileSync } from 'node:fs';
 import { native } from '../../../../native/index.ts';
@@ -65,12 +65,24 @@ function parseIgmp6(lines: readonly string[]): Membership[] {
 
 export function readGroups(file: OpenFile): Group[] {
   return listMemberships(file.pid)
-    .filter((membership) => isMember(file.local, membership))
-    .slice(0, mostGroups)
-    .map(({ family, host, name }) => ({ address: encode(family, host, 0), interface: name }));
+    .flatMap((membership) => {
+      const filter = readFilter(file.local, membership);
+      const { family, host, name } = membership;
+      return filter ? [{ address: encode(family, host, 0), interface: name, ...filter }] : [];
+    })
+    .slice(0, mostGroups);
 }
 
-/** struct group_req is the head of struct group_filter: u32 interface, padding, struct sockaddr_storage. */
+/**
+ * struct group_req: u32 interface, padding, struct sockaddr_storage. struct group_filter goes on with the mode, the
+ * number of sources, and these.
+ */
+const requestSize = 136;
+const modeAt = 136;
+const countAt = 140;
+const sourcesAt = 144;
+const sourceSize = 128;
+
 function groupRequest(index: number, address: Uint8Array, length: number): Uint8Array {
   const bytes = new Uint8Array(length);
   new DataView(bytes.buffer).setUint32(0, index, true);
@@ -78,26 +90,53 @@ function groupRequest(index: number, address: Uint8Array, length: number): Uint8
   return bytes;
 }
 
-function isMember(local: number, { family, host, index }: Membership): boolean {
-  const bytes = groupRequest(index, encode(family, host, 0), 144 + 128);
-  const size = new Uint8Array(new Int32Array([bytes.length]).buffer);
-  const level = family === AF_INET ? SOL.ip : SOL.ipv6;
+const levelOf = (family: number) => (family === AF_INET ? SOL.ip : SOL.ipv6);
+
+/** Sources that it hears alone, or not, in a group; undefined when it is not in the group. */
+function readFilter(
+  local: number,
+  { family, host, index }: Membership,
+): Pick<Group, 'include' | 'sources'> | undefined {
+  const ask = (room: number) => {
+    const bytes = groupRequest(index, encode(family, host, 0), sourcesAt + room * sourceSize);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(countAt, room, true);
+    const size = new Uint8Array(new Int32Array([bytes.length]).buffer);
+    native().syscall(SYS.getsockopt, local, levelOf(family), MCAST_MSFILTER, bytes, size);
+    return { bytes, include: view.getUint32(modeAt, true) !== 0, count: view.getUint32(countAt, true) };
+  };
   try {
-    native().syscall(SYS.getsockopt, local, level, MCAST_MSFILTER, bytes, size);
-    return true;
+    const { include, count } = ask(0);
+    if (count === 0) return include ? { include, sources: [] } : {};
+    const { bytes } = ask(count);
+    const length = encode(family, host, 0).length;
+    const sources = Array.from({ length: count }, (_none, at) =>
+      bytes.slice(sourcesAt + at * sourceSize, sourcesAt + at * sourceSize + length),
+    );
+    return { ...(include ? { include } : {}), sources };
   } catch {
-    return false;
+    return undefined;
   }
 }
 
 export function joinGroups(local: number, groups: readonly Group[], context: RestoreContext): void {
-  for (const { address, interface: name } of groups) {
+  for (const { address, interface: name, include, sources } of groups) {
     try {
-      const level = familyOf(address) === AF_INET ? SOL.ip : SOL.ipv6;
-      setOption(local, level, MCAST_JOIN_GROUP, groupRequest(indexOf(local, name), address, 136));
+      const level = levelOf(familyOf(address));
+      const index = indexOf(local, name);
+      setOption(local, level, MCAST_JOIN_GROUP, groupRequest(index, address, requestSize));
+      if (!include && !sources) continue;
+      const filter = groupRequest(index, address, sourcesAt + (sources ?? []).length * sourceSize);
+      const view = new DataView(filter.buffer);
+      view.setUint32(modeAt, include ? 1 : 0, true);
+      view.setUint32(countAt, (sources ?? []).length, true);
+      (sources ?? []).forEach((source, at) => {
+        filter.set(source, sourcesAt + at * sourceSize);
+      });
+      setOption(local, level, MCAST_MSFILTER, filter);
     } catch (cause) {
       context.warn(
-        `a socket can't join the multicast group ${describeAddress(address)} on ${name} here (${codeOf(cause)})`,
+        `a socket can't join the multicast group ${describeAddress(address)} on ${name} here as it had (${codeOf(cause)})`,
       );
     }
   }

@@ -22,11 +22,10 @@ import {
   toFamily,
   withPort,
 } from './inet-address.ts';
-import { allowBind, SOL } from './inet-options.ts';
-import { closeLocal, codeOf, pollNow, socketOption } from './local-calls.ts';
+import { allowBind } from './inet-options.ts';
+import { closeLocal, codeOf, pollNow, queuedMemory, socketOption } from './local-calls.ts';
 import { peekOffset, setPeekOffset } from './socket-queue.ts';
 
-const SO_MEMINFO = 55;
 const MSG_PEEK = 2;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -101,7 +100,7 @@ export function fillDatagrams(
   const own = ownAddress(receiver);
   for (const { meta, data } of contents) {
     const source = meta.source ?? loopbackLike(own);
-    const before = queued(receiver);
+    const before = queuedMemory(receiver);
     const known = senders.find(({ key }) => key === keyOf(source));
     const local = known ? known.local : makeSender(source, receiver, make, context);
     try {
@@ -111,19 +110,11 @@ export function fillDatagrams(
     } finally {
       if (!known) closeLocal(local);
     }
-    if (queued(receiver) === before)
+    if (queuedMemory(receiver) === before)
       context.warn(
         `a datagram of ${data.length} bytes from ${describeAddress(source)}, which waited at ${describeAddress(own)}, is lost`,
       );
   }
-}
-
-/** Bytes of memory that its queue takes. */
-function queued(local: number): number {
-  const words = new Uint8Array(36);
-  const size = new Uint8Array(new Int32Array([words.length]).buffer);
-  native().syscall(SYS.getsockopt, local, SOL.socket, SO_MEMINFO, words, size);
-  return new DataView(words.buffer).getUint32(0, true);
 }
 
 /** Where it is found from the source's address, in the family of the sending socket. */
