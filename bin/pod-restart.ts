@@ -46,6 +46,10 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
         describe: 'restart on a processor that lacks features the session saw',
       },
       ...secretOptions,
+      'only-encrypted': {
+        type: 'boolean',
+        describe: 'refuse an image that was not encrypted, whoever wrote it',
+      },
       allow: { type: 'string', array: true, describe: 'filter program that may run to undo its layer' },
       'progress-fd': { type: 'number', describe: 'descriptor for progress as JSON lines' },
     },
@@ -111,10 +115,16 @@ function openKeyboard(): boolean {
   }
 }
 
-function openLayersWith(args: Parameters<typeof secretsFrom>[0] & { allow?: string[] | undefined }) {
+function openLayersWith(
+  args: Parameters<typeof secretsFrom>[0] & {
+    allow?: string[] | undefined;
+    'only-encrypted'?: boolean | undefined;
+  },
+) {
   const secrets = secretsFrom(args);
+  const within = args['only-encrypted'] ? 'encrypt' : undefined;
   return (image: Parameters<typeof openLayers>[0]) =>
-    openLayers(image, { builtIn, secrets, allow: args.allow ?? [] });
+    openLayers(image, { builtIn, secrets, allow: args.allow ?? [], within });
 }
 
 function print(text: string): void {

@@ -81,17 +81,20 @@ export interface RestartOptions extends Secrets {
   ignoreCpu?: boolean;
   /** Filter programs that may run to undo layers. */
   allow?: readonly string[];
+  /** Refuse an image that was not encrypted, whoever wrote it. */
+  onlyEncrypted?: boolean;
   warn?(message: string): void;
 }
 
 /** Makes the session again from the stream written to it, taking layers off; finishes when the session runs. */
 export function restart(options: RestartOptions = {}): RestartWritable {
-  const { name, root, ignoreCpu, allow = [], warn = warnProcess, ...secrets } = options;
+  const { name, root, ignoreCpu, allow = [], onlyEncrypted, warn = warnProcess, ...secrets } = options;
+  const within = onlyEncrypted ? 'encrypt' : undefined;
   return new RestartWritable({
     name,
     root,
     ignoreCpu,
-    open: (image) => openLayers(image, { builtIn, secrets, allow }),
+    open: (image) => openLayers(image, { builtIn, secrets, allow, within }),
     warn,
   });
 }

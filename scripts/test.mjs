@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 /** How many files of a folder of test/ run at a time. */
 const atOnce = [
-  { folders: /^dist\/esm\/test\/(drive|session)\//, jobs: 1 },
+  { folders: /^dist\/esm\/test\/(drive|plugged|session)\//, jobs: 1 },
   { folders: /^dist\/esm\/test\/(engine|pod|native|programs|pipeline|cli)\//, jobs: 2 },
   { folders: /^/, jobs: Math.min(4, availableParallelism()) },
 ];

@@ -35,6 +35,15 @@ export function printWarning(stage: string, message: string, hint?: string): voi
   }
 }
 
+/** Print `stage: …` on stderr: what a command that runs on has done. */
+export function printNote(stage: string, sentence: string): void {
+  try {
+    writeSync(2, `${stage}: ${printable(sentence, mostText)}\n`);
+  } catch {
+    // Nobody reads stderr.
+  }
+}
+
 /** Run a command's body; a failure becomes its message and exit status. The body may return an exit status. */
 export async function runCommand(stage: string, body: () => unknown): Promise<void> {
   try {

@@ -6,13 +6,13 @@
  * for a complete stream, because its END was not let out.
  */
 import { closeSync, constants, fstatSync, readSync } from 'node:fs';
+import { tryLock } from '../runtime/lock.ts';
 import { crc32 } from '../stream/crc.ts';
 import { PodError } from '../stream/error.ts';
 import type { Sink } from '../stream/sink.ts';
 import { StreamParser } from '../stream/stream-parser.ts';
 import { driveError, onDrive } from './drive-error.ts';
 import { readFirstFrame } from './first-frame.ts';
-import { tryLock } from './lock.ts';
 import type { Manifest } from './manifest.ts';
 import { segmentName } from './names.ts';
 import { type Generation, PodFolder } from './pod-folder.ts';

@@ -1,10 +1,10 @@
 /** The locked folder while a generation is written into it: the steps of docs/drive.md that touch the drive. */
 import { closeSync, constants, fstatSync, fsyncSync, readSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { tryLock } from '../runtime/lock.ts';
 import { PodError } from '../stream/error.ts';
 import { goneError } from './drive-error.ts';
 import type { FirstFrame } from './first-frame.ts';
-import { tryLock } from './lock.ts';
 import { formatManifest, type Manifest, manifestFormat } from './manifest.ts';
 import { headName, lockName, manifestName, maxGeneration, segmentName } from './names.ts';
 import { type Generation, PodFolder } from './pod-folder.ts';

@@ -24,6 +24,8 @@ export interface OpenOptions {
   secrets?: Secrets;
   /** Names of filters that are programs and may run. */
   allow?: readonly string[];
+  /** Refuse an image that no layer of this filter covers. */
+  within?: string | undefined;
   /** Told of every layer that is taken off, outermost first. */
   opened?: (filter: string) => void;
 }
@@ -42,7 +44,8 @@ class FirstFrame {
 class LayerOpener implements Sink {
   readonly #downstream: Sink;
   readonly #options: OpenOptions;
-  readonly #depth: number;
+  /** Layers taken off so far, outermost first. */
+  readonly #off: readonly string[];
   #held: Uint8Array[] = [];
   #heldLength = 0;
   #next: Sink | undefined;
@@ -57,10 +60,10 @@ class LayerOpener implements Sink {
     { unknownCritical: true },
   );
 
-  constructor(downstream: Sink, options: OpenOptions, depth: number) {
+  constructor(downstream: Sink, options: OpenOptions, off: readonly string[]) {
     this.#downstream = downstream;
     this.#options = options;
-    this.#depth = depth;
+    this.#off = off;
   }
 
   write(chunk: Uint8Array): void {
@@ -97,7 +100,7 @@ class LayerOpener implements Sink {
       this.#probe.write(chunk);
     } catch (cause) {
       if (!(cause instanceof FirstFrame)) throw cause;
-      this.#open(cause.layer === undefined ? this.#downstream : this.#undo(cause.layer));
+      this.#open(cause.layer === undefined ? this.#image() : this.#undo(cause.layer));
     }
   }
 
@@ -115,16 +118,26 @@ class LayerOpener implements Sink {
     for (const chunk of held) next.write(chunk);
   }
 
+  #image(): Sink {
+    const { within } = this.#options;
+    if (within === undefined || this.#off.includes(within)) return this.#downstream;
+    throw new PodError(
+      'cannot-restart',
+      `the image is not inside a layer ${within}, as it must be`,
+      'whoever wrote it did not have your key: do not restart it unless you know who that was',
+    );
+  }
+
   #undo(name: string): Sink {
     const { builtIn, secrets = {}, allow = [], opened } = this.#options;
-    if (this.#depth >= mostLayers) {
+    if (this.#off.length >= mostLayers) {
       throw new PodError(
         'limit',
         `the stream has more than ${mostLayers} layers`,
         'the stream is damaged or hostile',
       );
     }
-    const inner = new LayerOpener(this.#downstream, this.#options, this.#depth + 1);
+    const inner = new LayerOpener(this.#downstream, this.#options, [...this.#off, name]);
     const definition = builtIn.find((each) => each.name === name && each.class === 'wrap');
     if (!allow.includes(name) && !definition) {
       throw new PodError(
@@ -160,5 +173,5 @@ class LayerOpener implements Sink {
 
 /** A Sink that takes a stream in any layers and gives the image inside, END last and only when all were whole. */
 export function openLayers(downstream: Sink, options: OpenOptions): Sink {
-  return new LayerOpener(downstream, options, 0);
+  return new LayerOpener(downstream, options, []);
 }

@@ -12,6 +12,8 @@ export interface ResumeOptions {
   secrets?: Secrets;
   /** Filter programs that may run. */
   allow?: readonly string[];
+  /** Only an image that was encrypted. */
+  onlyEncrypted?: boolean | undefined;
   generation?: number | undefined;
   name?: string | undefined;
   root?: string | undefined;
@@ -25,6 +27,7 @@ export interface ResumeOptions {
 /** Make the session again from the image in `folder`. Resolves when it runs; on failure nothing is left of it. */
 export async function resumeSession(folder: string, options: ResumeOptions): Promise<{ entry: PodEntry }> {
   const { builtIn, secrets = {}, allow = [], generation, warn, moved } = options;
+  const within = options.onlyEncrypted ? 'encrypt' : undefined;
   const pieces = loadPieces(folder, { generation, warn });
   const source = piecesSource(pieces);
   try {
@@ -39,7 +42,7 @@ export async function resumeSession(folder: string, options: ResumeOptions): Pro
         root: options.root,
         ignoreCpu: options.ignoreCpu,
         confine: options.confine,
-        open: (image) => openLayers(image, { builtIn, secrets, allow }),
+        open: (image) => openLayers(image, { builtIn, secrets, allow, within }),
         warn,
       },
     );
