@@ -41,6 +41,8 @@ const conflicting = new Set(['blocked-flock', 'file-locks', 'hidden-lock']);
 
 /** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
 const refused = new Set([
+  'children-elsewhere',
+  'own-segments',
   'tcp-signed',
   'dispatched',
   'hidden-lock-which',

@@ -1,6 +1,6 @@
 /*
  * POSIX timers: several clocks, told by a signal to the process, to one thread, or not at all; ids with gaps, which
- * must be kept; a pending expiry with its overruns; disarmed, periodic, relative and absolute ones.
+ * must be kept; a pending expiry with its overruns; overruns that were told with the last signal; disarmed, periodic, relative and absolute ones.
  */
 #include "pod-test.h"
 
@@ -84,6 +84,37 @@ static int64_t nanoseconds(struct timespec time) {
 	return time.tv_sec * SECOND + time.tv_nsec;
 }
 
+/* Has run out so often since its last signal was taken: armed as if long ago, its signal taken at once. */
+#define OVERRUNS 3
+static struct {
+	int notify;
+	int64_t rest, period;
+	kernel_timer id;
+} overrun[] = {
+	{ .notify = SIGEV_SIGNAL, .rest = 500 * SECOND, .period = 1000 * SECOND },
+	{ .notify = SIGEV_THREAD_ID, .rest = 700 * SECOND, .period = 2000 * SECOND },
+};
+
+static void make_overrun(size_t i) {
+	struct sigevent event;
+	memset(&event, 0, sizeof event);
+	event.sigev_notify = overrun[i].notify;
+	event.sigev_signo = 49;
+	event.sigev_notify_thread_id = getpid();
+	EQUAL(syscall(SYS_timer_create, CLOCK_REALTIME, &event, &overrun[i].id), 0);
+	sigset_t mine;
+	sigemptyset(&mine);
+	sigaddset(&mine, 49);
+	int64_t first = pod_clock(CLOCK_REALTIME) + overrun[i].rest - (OVERRUNS + 1) * overrun[i].period;
+	struct itimerspec when = { pod_timespec(overrun[i].period), pod_timespec(first) };
+	EQUAL(syscall(SYS_timer_settime, overrun[i].id, TIMER_ABSTIME, &when, NULL), 0);
+	siginfo_t info;
+	int signal;
+	while ((signal = sigwaitinfo(&mine, &info)) == -1 && errno == EINTR) continue;
+	EQUAL(signal, 49);
+	EQUAL(info.si_overrun, OVERRUNS);
+}
+
 static int64_t set_up;
 
 static void check(size_t i) {
@@ -108,6 +139,16 @@ static void check(size_t i) {
 	}
 }
 
+static void check_overrun(size_t i) {
+	EQUAL(syscall(SYS_timer_getoverrun, overrun[i].id), OVERRUNS);
+	struct itimerspec now;
+	EQUAL(syscall(SYS_timer_gettime, overrun[i].id, &now), 0);
+	EQUAL(nanoseconds(now.it_interval), overrun[i].period);
+	int64_t rest = nanoseconds(now.it_value);
+	CHECKF(rest <= overrun[i].rest && rest > overrun[i].rest - (pod_now() - set_up) - 2 * SECOND,
+	       "a timer with overruns has %ld ns left", (long)rest);
+}
+
 int main(int argc, char **argv) {
 	pod_begin(argc, argv);
 	pod_takes_signals = true;
@@ -124,7 +165,9 @@ int main(int argc, char **argv) {
 	/* Blocked everywhere: its expiry stays pending, the rest are overruns. */
 	EQUAL(pthread_cancel(thread), 0);
 	EQUAL(pthread_join(thread, NULL), 0);
+	sigaddset(&blocked, 49);
 	EQUAL(pthread_sigmask(SIG_BLOCK, &blocked, NULL), 0);
+	sigdelset(&blocked, 49);
 	told = 0;
 	EQUAL(pthread_create(&thread, NULL, be_told, NULL), 0);
 	EVENTUALLY(told);
@@ -138,6 +181,7 @@ int main(int argc, char **argv) {
 	set_up = pod_now();
 	for (size_t i = 0; i < COUNT(timers); i++)
 		if (timers[i].exists && timers[i].value) arm(i, timers[i].value);
+	for (size_t i = 0; i < COUNT(overrun); i++) make_overrun(i);
 	pod_sleep(50);
 	sigset_t pending;
 	sigpending(&pending);
@@ -164,13 +208,19 @@ int main(int argc, char **argv) {
 	if (pod_break("cpu-stopped")) arm(12, 0);
 	if (pod_break("thread")) told = getpid();
 	if (pod_break("pending")) signal(47, SIG_IGN);
+	if (pod_break("overrun")) {
+		struct itimerspec when = { pod_timespec(overrun[0].period), pod_timespec(overrun[0].rest) };
+		EQUAL(syscall(SYS_timer_settime, overrun[0].id, 0, &when, NULL), 0);
+	}
 
 	while (pod_turn()) {
 		for (size_t i = 0; i < COUNT(timers); i++) check(i);
+		for (size_t i = 0; i < COUNT(overrun); i++) check_overrun(i);
 		sigpending(&pending);
 		CHECKF(sigismember(&pending, 47), "the pending expiry is lost");
 	}
 	for (size_t i = 0; i < COUNT(timers); i++) check(i);
+	for (size_t i = 0; i < COUNT(overrun); i++) check_overrun(i);
 	for (int signal = 40; signal <= 44; signal++) EQUAL(ticks[signal], 0);
 	EQUAL(ticks[47], 0);
 

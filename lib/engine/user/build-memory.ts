@@ -164,7 +164,10 @@ export class SpaceBuilder {
         continue;
       }
       const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
-      if (area.kind === 'anonymous' || area.kind === 'vdso') {
+      if (area.droppable) {
+        flush();
+        mapDroppable(remote, area, flags);
+      } else if (area.kind === 'anonymous' || area.kind === 'vdso') {
         calls.push([SYS.mmap, area.start, length, prot, flags | MAP.private | MAP.anonymous, -1, 0]);
       } else if (area.kind === 'shm') {
         calls.push([
@@ -278,6 +281,14 @@ export class SpaceBuilder {
       );
     if (exe !== undefined) remote.run([[SYS.close, exe]]);
   }
+}
+
+/** Before Linux 6.11 nothing of it ever vanishes, which nobody minds. */
+function mapDroppable(remote: Remote, { start, end, prot }: Area, flags: number): void {
+  const map = (type: number) =>
+    remote.run([[SYS.mmap, start, end - start, prot, flags | type | MAP.anonymous, -1, 0]])[0]!;
+  if (map(MAP.droppable) < 0n && map(MAP.private) < 0n)
+    throw new PodError('cannot-restart', `memory at ${hex(start)} can't be mapped`);
 }
 
 const MADV_GUARD_INSTALL = 102;

@@ -140,8 +140,25 @@ export function setProcess(task: NewTask, record: Records['process'], warn: Warn
     [SYS.personality, record.personality],
     [SYS.prctl, PR.setChildSubreaper, record.childSubreaper ? 1 : 0, 0, 0, 0],
   ]);
+  allowProcessorStates(task, record.processorStates ?? 0n);
   writeProc(task, 'oom_score_adj', record.oomScoreAdjust, warn);
   writeProc(task, 'coredump_filter', record.coredumpFilter, warn);
+}
+
+const ARCH_REQ_XCOMP_PERM = 0x1023;
+
+/** Before any thread has an alternate stack, which must be large enough for them. */
+function allowProcessorStates(task: NewTask, components: bigint): void {
+  for (let number = 0n; components >> number !== 0n; number++) {
+    if (((components >> number) & 1n) === 0n) continue;
+    const [result] = task.remote.run([[SYS.arch_prctl, ARCH_REQ_XCOMP_PERM, number]]);
+    if (result! < 0n)
+      throw new PodError(
+        'cannot-restart',
+        `process ${task.inner} uses processor registers (component ${number}) that it can't have here (errno ${-result!})`,
+        'restart on the same kind of processor',
+      );
+  }
 }
 
 function writeProc(task: NewTask, file: string, value: number | undefined, warn: Warn): void {
@@ -339,60 +356,6 @@ export function setPending(
       signalNumber(signal),
       remote.put(signal),
     );
-  }
-}
-
-/** timer_create(2) hands out ids in ascending order, so unwanted ones are made and deleted on the way. */
-export function makeTimers(task: NewTask, timers: NonNullable<Records['process']['timers']>): void {
-  const { remote } = task;
-  for (const timer of timers) {
-    remote.reset();
-    const event = new Uint8Array(64);
-    const view = new DataView(event.buffer);
-    view.setBigUint64(0, timer.value, true);
-    view.setInt32(8, timer.signal, true);
-    view.setInt32(12, timer.notify, true);
-    if (timer.tid !== undefined) view.setInt32(16, timer.tid, true);
-    const address = remote.put(event);
-    const id = remote.reserve(8);
-    for (let tries = 0; ; tries++) {
-      remote.call('timer_create', SYS.timer_create, timer.clock, address, id);
-      const got = new DataView(remote.read(id, 4).buffer).getInt32(0, true);
-      if (got === timer.id) break;
-      remote.call('timer_delete', SYS.timer_delete, got);
-      if (got > timer.id || tries > 1 << 16)
-        throw new PodError(
-          'cannot-restart',
-          `process ${task.inner}: timer ${timer.id} can't have its id back`,
-        );
-    }
-  }
-}
-
-const second = 1_000_000_000n;
-
-/** Last of all: from here on time counts for the session. */
-export function armTimers(task: NewTask, record: Records['process']): void {
-  const { remote } = task;
-  for (const timer of record.timers ?? []) {
-    if (timer.valueNs === 0n) continue;
-    remote.reset();
-    const words = new BigInt64Array([
-      timer.intervalNs / second,
-      timer.intervalNs % second,
-      timer.valueNs / second,
-      timer.valueNs % second,
-    ]);
-    remote.call('timer_settime', SYS.timer_settime, timer.id, 0, remote.put(new Uint8Array(words.buffer)), 0);
-  }
-  for (const timer of record.itimers ?? []) {
-    remote.reset();
-    const us = (ns: bigint) => [ns / second, (ns % second) / 1000n] as const;
-    // A periodic timer that has run out is wound up when its signal, pending now, is taken; a value of 0 would
-    // disarm it. One whole period is what it then gets.
-    const value = timer.valueNs === 0n ? timer.intervalNs : timer.valueNs;
-    const words = new BigInt64Array([...us(timer.intervalNs), ...us(value)]);
-    remote.call('setitimer', SYS.setitimer, timer.which, remote.put(new Uint8Array(words.buffer)), 0);
   }
 }
 

@@ -323,7 +323,8 @@ export class MemoryCollector {
     area: MappedArea,
     record: AreaRecord,
   ): (PageSource & { pid: number }) | undefined {
-    if (record.shared || record.kind === 'vvar') return undefined;
+    // What may vanish at any time does so now: a generator of random numbers lies there, which must not go on twice.
+    if (record.shared || record.kind === 'vvar' || record.droppable) return undefined;
     const fromFile = record.kind === 'anonymous' && area.path.startsWith('/') && area.path !== '/dev/zero';
     const wanted =
       fromFile || record.kind === 'vdso' ? 'all' : record.kind === 'anonymous' ? 'present' : 'own';
@@ -409,6 +410,7 @@ function sticky(area: MappedArea): Partial<AreaRecord> {
   if (kernelOwned) return {};
   const advice = adviceFlags.filter(([flag]) => area.flags.has(flag)).map(([, name]) => name);
   return {
+    ...(area.flags.has('dp') ? { droppable: true } : {}),
     ...(area.flags.has('gd') ? { growsDown: true } : {}),
     ...(area.flags.has('lo') ? { locked: true } : {}),
     ...(area.flags.has('lf') ? { lockOnFault: true } : {}),

@@ -14,20 +14,21 @@ import { askRseq } from './rseq.ts';
 import { readAutogroup, readScheduling } from './scheduling.ts';
 import type { SessionProcess, SessionThread, SessionView } from './session-view.ts';
 import { askThreadAttributes } from './thread-attributes.ts';
+import { askTimers } from './timers.ts';
 
 type Process = Records['process'];
 type Thread = Records['thread'];
 type Credentials = Thread['credentials'];
-type Timer = NonNullable<Process['timers']>[number];
 
 export interface AskedProcess {
   memory: AskedMemory;
   handlers: Records['handlers']['actions'];
-  process: Pick<Process, 'itimers' | 'timers' | 'childSubreaper'>;
+  process: Pick<Process, 'itimers' | 'timers' | 'childSubreaper' | 'processorStates'>;
 }
 
 const longSize = 8;
 const kernelSigaction = 32;
+const ARCH_GET_XCOMP_PERM = 0x1022;
 
 /** Signals in a hexadecimal mask of /proc/PID/status. */
 function signalsOf(status: Status, ...keys: string[]): number[] {
@@ -42,7 +43,7 @@ export function askProcess(view: SessionView, process: SessionProcess): AskedPro
   return view.within(process.pid, (remote) => ({
     memory: askMemory(remote, process.pid),
     handlers: askHandlers(remote, process.threads[0]!.status),
-    process: { ...askTimers(remote, process), ...askSubreaper(remote) },
+    process: { ...askTimers(remote, process), ...askSubreaper(remote), ...askProcessorStates(remote) },
   }));
 }
 
@@ -70,68 +71,22 @@ function askHandlers(remote: Remote, status: Status): Records['handlers']['actio
   });
 }
 
-const nsOf = (seconds: bigint, rest: bigint) => seconds * 1_000_000_000n + rest;
-
-function askTimers(remote: Remote, process: SessionProcess): Pick<Process, 'itimers' | 'timers'> {
-  remote.reset();
-  const address = remote.reserve(3 * 32);
-  remote.run([0, 1, 2].map((which) => [SYS.getitimer, which, address + BigInt(32 * which)]));
-  const view = new DataView(remote.read(address, 96).buffer);
-  // struct itimerval: interval, then value, in microseconds.
-  const time = (at: number) => nsOf(view.getBigInt64(at, true), view.getBigInt64(at + 8, true) * 1000n);
-  const itimers = [0, 1, 2]
-    .map((which) => ({ which, intervalNs: time(32 * which), valueNs: time(32 * which + 16) }))
-    .filter((timer) => timer.valueNs !== 0n || timer.intervalNs !== 0n);
-  const timers = askPosixTimers(remote, process);
-  return { ...(itimers.length > 0 ? { itimers } : {}), ...(timers.length > 0 ? { timers } : {}) };
-}
-
-/** /proc/PID/timers: blocks of `ID:`, `signal: N/value`, `notify: how/pid.N`, `ClockID:`. */
-function askPosixTimers(remote: Remote, process: SessionProcess): Timer[] {
-  const text = readFileSync(`/proc/${process.pid}/timers`, 'latin1');
-  const timers: Timer[] = [];
-  for (const block of text.split(/^ID:/m).slice(1)) {
-    const id = Number.parseInt(block, 10);
-    const signal = /signal: (-?\d+)\/([0-9a-f]+)/.exec(block);
-    const notify = /notify: (\w+)\/(\w+)\.(\d+)/.exec(block);
-    const clock = /ClockID: (-?\d+)/.exec(block);
-    if (!signal || !notify || !clock)
-      throw new PodError(
-        'cannot-checkpoint',
-        `${describeProcess(process.pid)}: timer ${id} is of an unknown kind`,
-      );
-    remote.reset();
-    const address = remote.reserve(32);
-    const [result, overrun] = remote.run([
-      [SYS.timer_gettime, id, address],
-      [SYS.timer_getoverrun, id],
-    ]);
-    if (result! < 0n)
-      throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)}: timer ${id} cannot be read`);
-    const view = new DataView(remote.read(address, 32).buffer);
-    const how = { signal: 0, none: 1, thread: 2 }[notify[1]!] ?? 0;
-    const target = notify[2] === 'tid';
-    const tid = process.threads.find((thread) => thread.tid === Number(notify[3]))?.innerTid;
-    timers.push({
-      id,
-      clock: Number(clock[1]),
-      notify: how | (target ? 4 : 0),
-      signal: Number(signal[1]),
-      value: BigInt(`0x${signal[2]}`),
-      intervalNs: nsOf(view.getBigInt64(0, true), view.getBigInt64(8, true)),
-      valueNs: nsOf(view.getBigInt64(16, true), view.getBigInt64(24, true)),
-      overrun: Math.max(0, Number(overrun)),
-      ...(target && tid !== undefined ? { tid } : {}),
-    });
-  }
-  return timers.sort((a, b) => a.id - b.id);
-}
-
 function askSubreaper(remote: Remote): { childSubreaper?: boolean } {
   remote.reset();
   const address = remote.reserve(8);
   remote.run([[SYS.prctl, PR.getChildSubreaper, address, 0, 0, 0]]);
   return new DataView(remote.read(address, 8).buffer).getInt32(0, true) === 1 ? { childSubreaper: true } : {};
+}
+
+/** Components of the extended state that a process must ask for before it may use them (AMX). */
+const onDemand = 1n << 18n;
+
+function askProcessorStates(remote: Remote): { processorStates?: bigint } {
+  remote.reset();
+  const address = remote.put(new Uint8Array(8));
+  if (remote.run([[SYS.arch_prctl, ARCH_GET_XCOMP_PERM, address]])[0] !== 0n) return {};
+  const allowed = new DataView(remote.read(address, 8).slice().buffer).getBigUint64(0, true) & onDemand;
+  return allowed === 0n ? {} : { processorStates: allowed };
 }
 
 const readNumber = (path: string, radix = 10) => Number.parseInt(readFileSync(path, 'latin1'), radix);

@@ -14,7 +14,7 @@ import { greaseKinds, kinds } from '../../stream/kind.ts';
 import type { Sink } from '../../stream/sink.ts';
 import { StreamWriter } from '../../stream/stream-writer.ts';
 import type { DumpOptions, DumpTarget, StoppedSession } from '../engine.ts';
-import { pageSize } from './abi.ts';
+import { pageSize, SYS } from './abi.ts';
 import { Carriers } from './carriers.ts';
 import { refuseChangedMounts } from './changed-mounts.ts';
 import { collectFiles, type TableOwner } from './collect-files.ts';
@@ -23,6 +23,7 @@ import { collectNamed } from './collect-named.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
 import { Freezer } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
+import { lostAttributes } from './lost-attributes.ts';
 import type { OutRecord } from './objects/file-object.ts';
 import { refusePosixQueues } from './objects/posix-queues.ts';
 import { protectionKeys } from './objects/protection-keys.ts';
@@ -34,7 +35,7 @@ import { dumpNetwork } from './own-network.ts';
 import { Pagemaps, type PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
 import { cpuFlags } from './preflight.ts';
-import { describeProcess, readStatus } from './proc.ts';
+import { describeProcess, isGone, readStatus } from './proc.ts';
 import type { Remote } from './remote.ts';
 import { type SessionProcess, type SessionThread, SessionView } from './session-view.ts';
 import { SharedObjects } from './sharing.ts';
@@ -178,6 +179,7 @@ function collect(
     tables.push(...found.tables);
     folders.push(...found.folders);
   }
+  view.losses.push(...lostAttributes(view));
   const ipc = {
     segments: view.within(view.alive[0]!.pid, listSysvSegments),
     own: target.init !== undefined,
@@ -250,12 +252,15 @@ function outsideOf(target: DumpTarget, view: SessionView): (id: number) => boole
 }
 
 const namespaces = ['mnt', 'ipc', 'uts', 'net', 'user', 'pid', 'cgroup', 'time'] as const;
+/** Where the children of a task will live: unshare(2) changes only that. */
+const forChildren = ['pid', 'time'] as const;
 
 /** All are in the same; in a pod those of its pid 1, for that is what a restart makes. */
 function refuseMixedNamespaces(view: SessionView, init: number | undefined): void {
   const [first] = view.alive;
   if (!first) return;
   const tasks = view.alive.flatMap((process) => process.threads.map(({ tid }) => ({ tid, process })));
+  for (const { tid, process } of tasks) refuseNamespaceForChildren(tid, process);
   for (const name of namespaces) {
     if (!existsSync(`/proc/${first.pid}/ns/${name}`)) continue;
     const expected = readlinkSync(`/proc/${init ?? first.pid}/ns/${name}`);
@@ -268,6 +273,25 @@ function refuseMixedNamespaces(view: SessionView, init: number | undefined): voi
         );
       }
     }
+  }
+}
+
+/** A namespace that nobody has entered yet has no name. */
+function refuseNamespaceForChildren(tid: number, process: SessionProcess): void {
+  for (const name of forChildren) {
+    const path = `/proc/${tid}/ns/${name}`;
+    if (!existsSync(path)) continue;
+    let children = '';
+    try {
+      children = readlinkSync(`${path}_for_children`);
+    } catch (cause) {
+      if (!isGone(cause)) throw cause;
+    }
+    if (children === readlinkSync(path)) continue;
+    throw new PodError(
+      'cannot-checkpoint',
+      `${describeProcess(process.pid)}, thread ${tid}: its children will have a ${name} namespace of their own (unshare), which is not handled`,
+    );
   }
 }
 
@@ -393,7 +417,6 @@ function hello(
 
 const isSplit = ({ files, fs }: Records['thread']) => files !== undefined || fs !== undefined;
 
-const clock_gettime = 228;
 const uname = 63;
 
 function podRecord(target: DumpTarget, view: SessionView, { names, network }: Collected): Records['pod'] {
@@ -416,7 +439,7 @@ function askClocks(remote: Remote): Records['hello']['clocks'] {
   const [realtimeNs, monotonicNs, boottimeNs] = [0, 1, 7].map((clock) => {
     remote.reset();
     const address = remote.reserve(16);
-    remote.call('clock_gettime', clock_gettime, clock, address);
+    remote.call('clock_gettime', SYS.clock_gettime, clock, address);
     const bytes = remote.read(address, 16).slice();
     const view = new DataView(bytes.buffer);
     return view.getBigInt64(0, true) * 1_000_000_000n + view.getBigInt64(8, true);

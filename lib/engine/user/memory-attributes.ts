@@ -35,6 +35,7 @@ const exceptAdvised = 2;
 
 export function askMemoryAttributes(remote: Remote, pid: number): MemoryAttributes {
   refuseTaggedAddresses(remote, pid);
+  refuseSegments(remote, pid);
   const [thp, merge, execGain] = remote.run([
     [SYS.prctl, PR.getThpDisable, 0, 0, 0, 0],
     [SYS.prctl, PR.getMemoryMerge, 0, 0, 0, 0],
@@ -86,7 +87,20 @@ function refuseTaggedAddresses(remote: Remote, pid: number): void {
   if (bytes.every((byte) => byte === 0xff)) return;
   throw new PodError(
     'cannot-checkpoint',
-    `${describeProcess(pid)} uses tagged addresses (LAM), which is not handled`,
+    `${describeProcess(pid)}, memory: tagged addresses (LAM) are not handled`,
+    'run the program without them',
+  );
+}
+
+/** Segments of its own (modify_ldt), as emulators of other systems have. */
+function refuseSegments(remote: Remote, pid: number): void {
+  remote.reset();
+  const size = 16;
+  const [length] = remote.run([[SYS.modify_ldt, 0, remote.reserve(size), size]]);
+  if (length! <= 0n) return;
+  throw new PodError(
+    'cannot-checkpoint',
+    `${describeProcess(pid)}, memory: segments of its own (modify_ldt) are not handled`,
     'run the program without them',
   );
 }

@@ -16,6 +16,7 @@ import { fetchFile } from './objects/share-file.ts';
 import { settleSemaphores } from './objects/sysv-semaphores.ts';
 import { readStat } from './proc.ts';
 import { setAutogroups } from './scheduling.ts';
+import { armOverrun, armTimers, makeTimers } from './timers.ts';
 
 /** An address space, and the task it was made in. */
 export interface Space {
@@ -143,7 +144,7 @@ export class SessionStart {
         build.enterDirectory(tasks[index]!, needed(this.#made.image.fs, id, 'filesystem context'));
       });
       build.setProcess(task, record, this.#made.warn);
-      build.makeTimers(task, record.timers ?? []);
+      makeTimers(task, record.timers ?? []);
     }
     const groups = sets.map(({ tasks, image }) => ({ task: tasks[0]!, nice: image.record.autogroupNice }));
     setAutogroups(groups, this.#made.warn);
@@ -153,6 +154,7 @@ export class SessionStart {
   #settle(sets: readonly ProcessSet[]): void {
     const { warn } = this.#made;
     for (const { tasks } of sets) for (const task of tasks) build.dropPending(task);
+    for (const { tasks, image } of sets) armOverrun(tasks, image.record, warn);
     for (const set of sets) if (this.#mayContinue(set)) for (const task of set.tasks) task.callSingly();
     for (const { tasks, image } of sets) {
       tasks.forEach((task, index) => {
@@ -160,7 +162,7 @@ export class SessionStart {
         build.setPending(task, image.record.pid, shared, image.threads[index]!.record.pending ?? []);
       });
     }
-    for (const { tasks, image } of sets) build.armTimers(tasks[0]!, image.record);
+    for (const { tasks, image } of sets) armTimers(tasks[0]!, image.record);
     for (const { tasks, image } of sets) {
       const records = image.threads.map(({ record }) => record);
       restoreFilters(tasks, records, this.#made.image.filters);
