@@ -19,6 +19,7 @@ export const SYS = {
   pipe: 22,
   select: 23,
   mremap: 25,
+  mincore: 27,
   madvise: 28,
   shmget: 29,
   shmat: 30,

@@ -413,7 +413,8 @@ function sticky(area: MappedArea): Partial<AreaRecord> {
     ...(area.flags.has('dp') ? { droppable: true } : {}),
     ...(area.flags.has('gd') ? { growsDown: true } : {}),
     ...(area.flags.has('lo') ? { locked: true } : {}),
-    ...(area.flags.has('lf') ? { lockOnFault: true } : {}),
+    // Older kernels have no name for it.
+    ...(area.flags.has('lf') || (area.flags.has('lo') && area.flags.has('??')) ? { lockOnFault: true } : {}),
     ...(area.flags.has('nr') ? { noReserve: true } : {}),
     ...(area.protectionKey === 0 ? {} : { protectionKey: area.protectionKey }),
     ...(advice.length > 0 ? { advice } : {}),

@@ -62,17 +62,21 @@ function askBarriers(remote: Remote): number {
   return results[0] === -38n ? 0 : found.reduce((all, { register }) => all | register, global.register);
 }
 
-/** A page mapped anew, in our own area: does it come locked? */
+/** A page mapped anew, in our own area: does it come locked, and present? */
 function askLock(remote: Remote, pid: number): MemoryAttributes['lockFuture'] {
   remote.reset();
+  const present = remote.put(new Uint8Array(1));
   const size = BigInt(pageSize);
   const start = ((remote.reserve(2 * pageSize) + size - 1n) / size) * size;
   const flags = MAP.private | MAP.anonymous | MAP.noReserve | MAP.fixed;
-  remote.run([[SYS.mmap, start, pageSize, PROT.read | PROT.write, flags, -1, 0]]);
+  remote.run([
+    [SYS.mmap, start, pageSize, PROT.read | PROT.write, flags, -1, 0],
+    [SYS.mincore, start, pageSize, present],
+  ]);
   if (Number(readStatus(pid).get('VmLck')?.[0] ?? 0) === 0) return undefined;
   const found = readAreas(pid).find((area) => area.start <= start && start < area.end);
   if (!found?.flags.has('lo')) return undefined;
-  return found.flags.has('lf') ? 'onFault' : 'populate';
+  return (remote.read(present, 1)[0]! & 1) !== 0 ? 'populate' : 'onFault';
 }
 
 const ARCH_GET_UNTAG_MASK = 0x4001;
