@@ -3,6 +3,7 @@ import { usageError } from '../lib/cli/parse.ts';
 import { Progress, progressSink } from '../lib/cli/progress.ts';
 import { refuseTerminalOutput } from '../lib/cli/refuse-terminal.ts';
 import { packageVersion } from '../lib/cli/version.ts';
+import { type ConnectionFate, connectionFates } from '../lib/engine/engine.ts';
 import { dumpSession, findSession } from '../lib/session/dump-session.ts';
 import { DescriptorSink } from '../lib/stream/descriptor.ts';
 import { widenPipe } from '../lib/stream/pipe-size.ts';
@@ -28,6 +29,13 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
         choices: ['run', 'kill'],
         describe: 'what becomes of the session once the image is written (default: run)',
       },
+      tcp: {
+        type: 'string',
+        choices: connectionFates,
+        default: 'reset',
+        describe:
+          'TCP connections to outside: reset, as if by their peers; keep: they go on where the session goes on, when its address moves along (pod-run --net own)',
+      },
       'receipt-timeout': {
         type: 'number',
         describe:
@@ -47,9 +55,15 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
       ['pod-dump 4711 > image', 'a session that was not started by pod-run'],
     ],
   },
-  async ({ positionals: [pod], suspend, then, 'receipt-timeout': timeout, 'progress-fd': fd }) => {
+  async ({ positionals: [pod], suspend, then, tcp, 'receipt-timeout': timeout, 'progress-fd': fd }) => {
     if (timeout !== undefined && !(timeout >= 0))
       throw usageError(name, '--receipt-timeout wants a number of seconds');
+    if (tcp === 'keep' && !suspend && then !== 'kill')
+      throw usageError(
+        name,
+        '--tcp keep wants --suspend or --then kill',
+        'a connection can go on only in one place',
+      );
     if (suspend && then) throw usageError(name, '--suspend and --then exclude each other');
     refuseTerminalOutput();
     const found = findSession(pod!);
@@ -66,6 +80,7 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
       {
         producer: `podstream/${packageVersion()}`,
         fate: suspend ? 'suspend' : then === 'kill' ? 'kill' : 'run',
+        tcp: tcp as ConnectionFate,
         receipt: {
           ...(timeout === undefined ? {} : { firstSignMs: timeout * 1000, silenceMs: timeout * 1000 }),
           explainSilence: explainOpenPipe(1),

@@ -5,6 +5,7 @@ import { printWarning, runSpec } from '../lib/cli/main.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { Progress } from '../lib/cli/progress.ts';
 import { refuseTerminalInput } from '../lib/cli/refuse-terminal.ts';
+import { type ConnectionFate, connectionFates } from '../lib/engine/engine.ts';
 import { openLayers } from '../lib/filter/open-layers.ts';
 import { secretOptions, secretsFrom } from '../lib/filter/secrets.ts';
 import { attachPod } from '../lib/pod/attach.ts';
@@ -44,6 +45,12 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       'ignore-cpu': {
         type: 'boolean',
         describe: 'restart on a processor that lacks features the session saw',
+      },
+      tcp: {
+        type: 'string',
+        choices: connectionFates,
+        default: 'keep',
+        describe: 'TCP connections that were dumped with --tcp keep: they go on, or are reset',
       },
       ...secretOptions,
       'only-encrypted': {
@@ -86,6 +93,7 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       name: args.name,
       root: args.root,
       confine: args.confine,
+      tcp: args.tcp as ConnectionFate,
       limits: readLimits(args),
     }).catch((cause) => {
       progress.finish('failed');

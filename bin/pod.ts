@@ -4,6 +4,7 @@ import { printWarning, runSpec } from '../lib/cli/main.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { Progress, progressSink } from '../lib/cli/progress.ts';
 import { packageVersion } from '../lib/cli/version.ts';
+import { type ConnectionFate, connectionFates } from '../lib/engine/engine.ts';
 import { secretOptions } from '../lib/filter/secrets.ts';
 import { attachPod } from '../lib/pod/attach.ts';
 import { reportEnd } from '../lib/pod/report-end.ts';
@@ -64,6 +65,12 @@ stand behind --, as for pod-filter.`,
         type: 'boolean',
         describe: 'resume: without the means to reach out of the pod (default: as the session was)',
       },
+      tcp: {
+        type: 'string',
+        choices: connectionFates,
+        describe:
+          'TCP connections to outside: suspend: reset (default) or keep, when its address moves along (pod-run --net own); resume: keep those that were kept (default) or reset',
+      },
       'ignore-cpu': {
         type: 'boolean',
         describe: 'resume: on a processor that lacks features the session saw',
@@ -99,6 +106,7 @@ stand behind --, as for pod-filter.`,
         builtIn,
         chain: chain.length > 0 ? chain : chainFor(args),
         producer: `podstream/${packageVersion()}`,
+        tcp: args.tcp as ConnectionFate | undefined,
         ...(args.keep === undefined ? {} : { keep: args.keep }),
         warn,
         onReady: (total) => {
@@ -126,6 +134,7 @@ stand behind --, as for pod-filter.`,
       root: args.root,
       ignoreCpu: args['ignore-cpu'],
       confine: args.confine,
+      tcp: args.tcp as ConnectionFate | undefined,
       warn,
       moved: (bytes) => progress.add(bytes),
     }).catch((cause) => {

@@ -38,7 +38,13 @@ export interface StoppedSession {
   kill(): void;
 }
 
+/** What becomes of TCP connections to outside: as if their peers had reset them, or they go on with the address. */
+export const connectionFates = ['reset', 'keep'] as const;
+export type ConnectionFate = (typeof connectionFates)[number];
+
 export interface DumpOptions {
+  /** Default: reset. `keep` is for a session that will be ended. */
+  tcp?: ConnectionFate;
   /** Program and version for HELLO. */
   producer: string;
   /** Called when everything but the memory is known, before the first byte is written. */

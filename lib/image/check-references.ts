@@ -94,6 +94,7 @@ export class ReferenceChecker {
     switch (frame.kind) {
       case kinds.pod:
         memory.pod(readRecord('pod', frame));
+        files.pod(readRecord('pod', frame));
         this.#pods += 1;
         if (this.#pods > 1) throw damaged('the image has a second POD');
         return;

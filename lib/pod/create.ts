@@ -20,7 +20,7 @@ import { type Groups, joinGroups, type Limits } from './cgroups.ts';
 import { type Clocks, clockOffsets } from './clocks.ts';
 import { keptCapabilities } from './confine.ts';
 import { killPod } from './kill.ts';
-import { checkNetwork, type NetworkOptions, setUpNetwork } from './network.ts';
+import { checkNetwork, type MadeNetwork, type NetworkOptions, setUpNetwork } from './network.ts';
 import { readStat } from './proc.ts';
 import { checkName, type PodEntry, socketPath, writeEntry } from './registry.ts';
 
@@ -70,6 +70,8 @@ export interface PreparedPod {
   start(): Promise<Pod>;
   /** Name the main process (pid inside) of a session that was made in here by other means. */
   adopt(mainPid: number): Promise<Pod>;
+  /** Packets may come, when they were held back. */
+  letIn(): void;
   /** End it, and whatever was made inside. */
   destroy(): Promise<void>;
 }
@@ -107,11 +109,11 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     options,
   );
   const initPid = await channel.expect('pid');
-  let address: string | undefined;
+  let network: MadeNetwork | undefined;
   if (hasOwnNetwork(options)) {
     await channel.expect('network');
     try {
-      address = setUpNetwork(initPid, options, failure);
+      network = setUpNetwork(initPid, options, failure);
     } catch (cause) {
       channel.close();
       throw cause;
@@ -144,7 +146,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     socket: socketPath(options.name),
     held: true,
     ...(hasOwnNetwork(options) ? { net: options.net! } : {}),
-    ...(address === undefined ? {} : { address }),
+    ...(network?.address === undefined ? {} : { address: network.address }),
     ...(options.confine ? { confined: true } : { mounts: listMounts(initPid) }),
     ...(groups ? { groups: groups.folders, limits: limitsEntry(options.limits!) } : {}),
   };
@@ -172,7 +174,9 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     // pid 1's first child.
     start: () => settle('go\n', 2),
     adopt: (mainPid) => settle(`main ${mainPid}\n`, mainPid),
+    letIn: () => network?.letIn(),
     destroy: async () => {
+      network?.cut();
       await killPod(entry);
       channel.close();
     },

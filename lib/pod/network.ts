@@ -4,6 +4,7 @@
  * who may not enter it, can give back what a session had.
  */
 import { native } from '../../native/index.ts';
+import { type Barrier, raiseBarrier } from '../network/barrier.ts';
 import { makeNetwork } from '../network/make-network.ts';
 import { Netlink, protocols } from '../network/netlink.ts';
 import { describeIp, type Network } from '../network/network.ts';
@@ -22,6 +23,8 @@ export interface NetworkOptions {
   address?: string;
   /** As the image has it. */
   network?: Network;
+  /** Nothing comes in through eth0 before letIn(): there are connections whose sockets are still to be made. */
+  holdBack?: boolean;
   /** Told what is not as it should be. */
   warn?: (sentence: string) => void;
 }
@@ -47,15 +50,32 @@ export function checkNetwork(options: NetworkOptions, failure: Failure): void {
     );
 }
 
-/** Its address, when it has one of its own. */
+export interface MadeNetwork {
+  /** When it has one of its own. */
+  address?: string;
+  letIn(): void;
+  /** Nobody hears of its end. */
+  cut(): void;
+}
+
 export function setUpNetwork(
   initPid: number,
-  { net, address, network, warn = () => undefined }: NetworkOptions,
+  { net, address, network, holdBack = false, warn = () => undefined }: NetworkOptions,
   failure: Failure,
-): string | undefined {
+): MadeNetwork {
+  let barrier: Barrier | undefined;
+  const letIn = () => {
+    barrier?.lower();
+    barrier = undefined;
+  };
+  const cut = () => {
+    barrier?.cut();
+    barrier = undefined;
+  };
   const inside = new Netlink(borrow(initPid, routeSocket)).strict();
   try {
     const own = net === 'own' ? leadIn(initPid, address, network) : undefined;
+    if (own && holdBack) barrier = holdPackets(initPid);
     if (network) makeNetwork(inside, network, warn);
     else if (own) makeNetwork(inside, withWay(readNetwork(inside), own), warn);
     if (network)
@@ -66,11 +86,26 @@ export function setUpNetwork(
       warn(
         'this computer does not forward packets, so the pod reaches nothing else (sysctl net.ipv4.ip_forward=1 lets it out)',
       );
-    return own && describeIp(own);
+    return { ...(own ? { address: describeIp(own) } : {}), letIn, cut };
   } catch (cause) {
+    cut();
     throw explain(cause, failure);
   } finally {
     inside.close();
+  }
+}
+
+/** eth0 is still down. */
+function holdPackets(initPid: number): Barrier {
+  try {
+    return raiseBarrier(initPid);
+  } catch (cause) {
+    throw new PodError(
+      'other',
+      `this computer can't hold packets back while connections are made again: ${(cause as Error).message}`,
+      'nftables is needed, Linux 5.12 or newer; pod-restart --tcp reset gives the connections up',
+      { cause },
+    );
   }
 }
 

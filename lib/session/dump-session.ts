@@ -1,6 +1,6 @@
 /** A session by name or pid, dumped, and then let go on, ended, or ended only when its image is stored. */
 import { existsSync } from 'node:fs';
-import type { DumpTarget, StoppedSession } from '../engine/engine.ts';
+import type { ConnectionFate, DumpTarget, StoppedSession } from '../engine/engine.ts';
 import { userEngine } from '../engine/user/index.ts';
 import { killPod } from '../pod/kill.ts';
 import { innerPid } from '../pod/proc.ts';
@@ -65,6 +65,8 @@ export interface DumpSessionOptions {
   producer: string;
   /** What becomes of the session: `suspend` ends it when its image is stored, and only then. */
   fate: 'run' | 'kill' | 'suspend';
+  /** Of TCP connections to outside. Default: reset. */
+  tcp?: ConnectionFate | undefined;
   receipt?: WaitOptions;
   onReady?: (memoryBytes: number) => void;
   onLoss?: (sentence: string) => void;
@@ -80,7 +82,11 @@ export async function dumpSession(
   try {
     stopped = userEngine.dump(
       found.target,
-      { producer: options.producer, onReady: (totals) => options.onReady?.(totals.memoryBytes) },
+      {
+        producer: options.producer,
+        ...(options.tcp ? { tcp: options.tcp } : {}),
+        onReady: (totals) => options.onReady?.(totals.memoryBytes),
+      },
       sink,
     );
     for (const sentence of stopped.losses) options.onLoss?.(sentence);

@@ -1,4 +1,5 @@
 /** A session out of a stream, in a pod of its own. */
+import type { ConnectionFate } from '../engine/engine.ts';
 import type { ObjectImage } from '../engine/user/image-records.ts';
 import { Restart } from '../engine/user/restart.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
@@ -23,6 +24,8 @@ export interface RestartSessionOptions {
   ignoreCpu?: boolean | undefined;
   /** Without the means to reach out of the pod. Default: as the session was. */
   confine?: boolean | undefined;
+  /** Of connections that were kept. Default: keep. */
+  tcp?: ConnectionFate | undefined;
   /** Instead of those that the session had. */
   limits?: Limits | undefined;
   /** Put what undoes layers before the parser of the image. */
@@ -48,7 +51,11 @@ export async function restartSession(
   source: Source | WaitingSource,
   options: RestartSessionOptions,
 ): Promise<{ entry: PodEntry }> {
-  const restart = new Restart({ ...(options.ignoreCpu ? { ignoreCpu: true } : {}), warn: options.warn });
+  const restart = new Restart({
+    ...(options.ignoreCpu ? { ignoreCpu: true } : {}),
+    resetsConnections: options.tcp === 'reset',
+    warn: options.warn,
+  });
   const checker = new ReferenceChecker();
   const sink = options.open(
     new StreamParser({
@@ -83,6 +90,7 @@ export async function restartSession(
     const main = asRefusal(() => restart.finish());
     // pid 1 first closes what only the making needed, and then nothing stands between the session and its life.
     const { entry } = await pod!.adopt(main);
+    pod!.letIn();
     asRefusal(() => restart.run());
     return { entry };
   } catch (cause) {
@@ -140,10 +148,14 @@ async function makePod(restart: Restart, options: RestartSessionOptions): Promis
     confine: options.confine ?? image.pod!.confined ?? false,
     net: image.pod!.net ?? 'host',
     ...(image.pod!.network ? { network: image.pod!.network } : {}),
+    holdBack: options.tcp !== 'reset' && image.objects.some(isKept),
     warn: options.warn,
     ...clocksOf(hello, options.warn),
   });
 }
+
+const isKept = ({ name, record }: ObjectImage) =>
+  name === 'inet-socket' && (record as unknown as Records['inet-socket']).kept !== undefined;
 
 /** Limits the user asks for must be had; those of the image are a matter of the machine it came from. */
 function limitsFor(

@@ -1,5 +1,6 @@
 /** pod-load | pod-restart, in one process. */
 import { loadPieces } from '../drive/index.ts';
+import type { ConnectionFate } from '../engine/engine.ts';
 import type { FilterDefinition } from '../filter/define.ts';
 import { openLayers } from '../filter/open-layers.ts';
 import type { Secrets } from '../filter/secrets.ts';
@@ -19,6 +20,8 @@ export interface ResumeOptions {
   root?: string | undefined;
   ignoreCpu?: boolean | undefined;
   confine?: boolean | undefined;
+  /** Of connections that were kept. Default: keep. */
+  tcp?: ConnectionFate | undefined;
   warn(message: string, hint?: string): void;
   /** Told of bytes as they are read. */
   moved?(bytes: number): void;
@@ -42,6 +45,7 @@ export async function resumeSession(folder: string, options: ResumeOptions): Pro
         root: options.root,
         ignoreCpu: options.ignoreCpu,
         confine: options.confine,
+        tcp: options.tcp,
         open: (image) => openLayers(image, { builtIn, secrets, allow, within }),
         warn,
       },

@@ -1,5 +1,6 @@
 /** pod-dump --suspend | pod-filter … | pod-store, in one process. */
 import { storeSink } from '../drive/index.ts';
+import type { ConnectionFate } from '../engine/engine.ts';
 import { buildChain, parseChain } from '../filter/chain.ts';
 import type { FilterDefinition } from '../filter/define.ts';
 import type { Sink } from '../stream/sink.ts';
@@ -10,6 +11,8 @@ export interface SuspendOptions {
   /** Filters with their options, as pod-filter takes them. */
   chain: readonly string[];
   producer: string;
+  /** Of TCP connections to outside. Default: reset. */
+  tcp?: ConnectionFate | undefined;
   /** Generations to keep on the drive. */
   keep?: number;
   warn(message: string, hint?: string): void;
@@ -41,6 +44,7 @@ export async function suspendSession(
     {
       producer: options.producer,
       fate: 'suspend',
+      tcp: options.tcp,
       ...(options.onReady ? { onReady: options.onReady } : {}),
       onLoss: (sentence) => options.warn(sentence),
     },

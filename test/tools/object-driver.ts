@@ -102,6 +102,7 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
     },
     beforeEnd: () => undefined,
     putOff: Number.POSITIVE_INFINITY,
+    keepsConnections: false,
     notNow(file, why, hint) {
       throw new PodError('cannot-checkpoint', `descriptor ${file.fd} (${file.link}): ${why}`, hint);
     },
@@ -211,6 +212,8 @@ export class TestBuilder {
           if (!memory.has(key)) memory.set(key, make());
           return memory.get(key) as Value;
         },
+        beforeRun: () => undefined,
+        resetsConnections: false,
         console: options.console,
         warn,
         refuse(what, hint) {

@@ -21,6 +21,7 @@ export interface FileBuilderOptions {
   segments: SegmentBuilder;
   console: string | undefined;
   warn: (sentence: string) => void;
+  resetsConnections: boolean;
 }
 
 /** What can send signals at input by itself. */
@@ -55,6 +56,7 @@ export class FileBuilder {
   readonly #descriptors = new Map<number, number>();
   readonly #context: RestoreContext;
   readonly #remote: Remote;
+  readonly #beforeRun: (() => void)[] = [];
 
   constructor(image: ImageRecords, options: FileBuilderOptions) {
     this.#image = image;
@@ -75,6 +77,10 @@ export class FileBuilder {
         if (!memory.has(key)) memory.set(key, make());
         return memory.get(key) as Value;
       },
+      beforeRun: (body) => {
+        this.#beforeRun.push(body);
+      },
+      resetsConnections: options.resetsConnections,
       console: options.console,
       warn: options.warn,
       refuse(what, hint) {
@@ -201,6 +207,11 @@ export class FileBuilder {
       this.#remote.reset();
       ownerOf(object).arm?.(object.name, object.record, this.#context);
     }
+  }
+
+  /** Nothing can fail any more. */
+  release(): void {
+    for (const body of this.#beforeRun) body();
   }
 
   #withEnded<Result>(status: number, body: (pid: number) => Result): Result {

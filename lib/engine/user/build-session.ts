@@ -35,6 +35,8 @@ export interface EmptyPod {
 export interface RestartOptions {
   /** The processor may lack features the session saw. */
   ignoreCpu?: boolean;
+  /** Connections to outside that could go on are given up. */
+  resetsConnections?: boolean;
   /** Told what could not be brought back exactly. */
   warn: (sentence: string) => void;
 }
@@ -81,7 +83,13 @@ export class SessionBuilder {
     segments.make(this.#image);
     for (const set of this.#image.semaphores) makeSemaphores(set, builder.remote);
     makeQueues(this.#image.queues, builder.remote, warn);
-    const files = new FileBuilder(this.#image, { builder, segments, console: this.#pod.consolePath, warn });
+    const files = new FileBuilder(this.#image, {
+      builder,
+      segments,
+      console: this.#pod.consolePath,
+      resetsConnections: this.#options.resetsConnections ?? false,
+      warn,
+    });
     this.#files = files;
     files.make();
     const growing = new TreeBuilder(this.#image, builder, (leader) => files.leadSession(leader));

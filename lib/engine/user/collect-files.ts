@@ -43,11 +43,11 @@ export function collectFiles(
   view: SessionView,
   tables: readonly TableOwner[],
   spaces: readonly number[],
-  putOff: number,
+  how: Circumstances,
   carriers: Carriers,
 ): CollectedFiles {
   const files: OpenFile[] = [];
-  const finder = new FileFinder(view, files, putOff, carriers);
+  const finder = new FileFinder(view, files, how, carriers);
   const tableRecords: OutRecord[] = [];
   const release = () => {
     for (const file of files) closeLocal(file.local);
@@ -109,6 +109,9 @@ function openOwner({ pid, thread }: TableOwner): number {
   }
 }
 
+/** Of this dump. */
+export type Circumstances = Pick<DumpContext, 'putOff' | 'keepsConnections'>;
+
 /** Something to be done to an open file before its session is ended. */
 interface Ending {
   pid: number;
@@ -144,10 +147,10 @@ class FileFinder {
   readonly #byDescriptor = new Map<string, OpenFile>();
 
   /** What is found goes into `files`. */
-  constructor(view: SessionView, files: OpenFile[], putOff: number, carriers: Carriers) {
+  constructor(view: SessionView, files: OpenFile[], how: Circumstances, carriers: Carriers) {
     this.#files = files;
     const adopt = (local: number, through: OpenFile) => this.#adopt(local, through);
-    this.context = makeContext(view, files, this.#byDescriptor, adopt, putOff, carriers, this.endings);
+    this.context = makeContext(view, files, this.#byDescriptor, adopt, how, carriers, this.endings);
   }
 
   /** The open file of a descriptor, of which `local` is our duplicate. */
@@ -219,7 +222,7 @@ function makeContext(
   files: readonly OpenFile[],
   byDescriptor: ReadonlyMap<string, OpenFile>,
   adopt: DumpContext['adopt'],
-  putOff: number,
+  { putOff, keepsConnections }: Circumstances,
   carriers: Carriers,
   endings: Ending[],
 ): DumpContext {
@@ -251,6 +254,7 @@ function makeContext(
       if (!file.inFlight) endings.push({ pid: file.pid, fd: file.fd, body });
     },
     putOff,
+    keepsConnections,
     notNow(file, why, hint) {
       throw new PassingState(`${describeHolder(file)}: ${why}`, hint);
     },

@@ -8,6 +8,7 @@ import { existsSync, readlinkSync } from 'node:fs';
 import { arch, release } from 'node:os';
 import { forkedInPlace } from '../../image/forked-in-place.ts';
 import type { Records } from '../../image/record.ts';
+import { type Barrier, raiseBarrier } from '../../network/barrier.ts';
 import { PodError } from '../../stream/error.ts';
 import { maxData } from '../../stream/frame.ts';
 import { greaseKinds, kinds } from '../../stream/kind.ts';
@@ -66,6 +67,11 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
   const writer = new StreamWriter(sink);
   const carriers = new Carriers();
   const pagemaps = new Pagemaps();
+  let barrier: Barrier | undefined;
+  const lower = () => {
+    barrier?.lower();
+    barrier = undefined;
+  };
   try {
     const frozen = freezer.freeze(target.roots);
     if (frozen.every((process) => process.zombie))
@@ -75,7 +81,16 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     const view = new SessionView(frozen);
     let collected: Collected;
     try {
-      collected = collect(target, view, putOff, { carriers, pagemaps });
+      collected = collect(target, view, putOff, {
+        carriers,
+        pagemaps,
+        holdBack:
+          options.tcp === 'keep'
+            ? () => {
+                barrier = holdBack(target, frozen[0]!.pid);
+              }
+            : undefined,
+      });
     } finally {
       view.finish();
     }
@@ -83,8 +98,13 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     return {
       imageId,
       losses: view.losses,
-      thaw: () => freezer.thaw(),
+      thaw: () => {
+        lower();
+        freezer.thaw();
+      },
       kill: () => {
+        // First: a socket that ends says so to its peer, and a network without a socket says that it has none.
+        barrier?.cut();
         collected.end();
         for (const process of frozen) {
           if (!process.zombie) killProcess(process.pid);
@@ -93,12 +113,34 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
       },
     };
   } catch (cause) {
+    lower();
     freezer.thaw();
     if (!writer.untouched && !writer.finished) writeError(writer, cause);
     throw cause;
   } finally {
     carriers.close();
     pagemaps.close();
+  }
+}
+
+/** From now on nothing reaches the session's connections to outside. */
+function holdBack({ net }: DumpTarget, pid: number): Barrier {
+  const otherwise = 'without --tcp keep they are as if reset by their peers';
+  if (net !== 'own')
+    throw new PodError(
+      'cannot-checkpoint',
+      "connections can only be kept by a session whose address is its own: in the computer's network the kernel would end them while the session is away",
+      `start it with pod-run --net own; ${otherwise}`,
+    );
+  try {
+    return raiseBarrier(pid);
+  } catch (cause) {
+    throw new PodError(
+      'cannot-checkpoint',
+      `this computer can't hold back what comes for the session's connections while it is stopped: ${(cause as Error).message}`,
+      `root and nftables are needed, Linux 5.12 or newer; ${otherwise}`,
+      { cause },
+    );
   }
 }
 
@@ -140,7 +182,11 @@ function collect(
   target: DumpTarget,
   view: SessionView,
   putOff: number,
-  { carriers, pagemaps }: { carriers: Carriers; pagemaps: Pagemaps },
+  {
+    carriers,
+    pagemaps,
+    holdBack,
+  }: { carriers: Carriers; pagemaps: Pagemaps; holdBack: (() => void) | undefined },
 ): Collected {
   refuseMixedNamespaces(view, target.init);
   if (target.init !== undefined) refusePosixQueues(target.init, view.alive[0]!.pid);
@@ -188,8 +234,10 @@ function collect(
   const messages =
     target.init === undefined ? [] : [...dumpSemaphores(view, target.init), ...dumpQueues(view)];
   const network = dumpNetwork(target, view);
+  holdBack?.();
   if (target.rooted) collectNamed(view.alive[0]!.pid, carriers, (sentence) => view.losses.push(sentence));
-  const files = collectFiles(view, tables, [...mmOwners.values()], putOff, carriers);
+  const how = { putOff, keepsConnections: holdBack !== undefined };
+  const files = collectFiles(view, tables, [...mmOwners.values()], how, carriers);
   files.release();
   const loss = (sentence: string) => view.losses.push(sentence);
   const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, pagemaps, loss });
@@ -389,6 +437,7 @@ function hello(
     )
       requires.add(protectionKeys);
     if (name === 'content' && (meta as Records['content']).rights) requires.add('descriptors-in-flight');
+    if (name === 'inet-socket' && (meta as Records['inet-socket']).kept) requires.add('kept-connections');
     if (name === 'unix-socket' && (meta as Records['unix-socket']).waiting) requires.add('socket-backlog');
     if (name === 'mm' && (meta as Records['mm']).base !== undefined) requires.add(inheritedMemory);
     if (name === 'process' && (meta as Records['process']).timers) requires.add('posix-timers');

@@ -32,6 +32,7 @@ const knownFeatures = new Set([
   'sysv-semaphores',
   'sysv-queues',
   'own-network',
+  'kept-connections',
   'thread-groups',
   inheritedMemory,
   protectionKeys,

@@ -94,6 +94,7 @@ export class SessionStart {
 
   /** Let it go. */
   run(): void {
+    this.#made.files.release();
     this.#detach(this.#running);
   }
 

@@ -12,6 +12,8 @@ interface Container {
   used: bigint;
   /** Content has offsets. */
   file: boolean;
+  /** A connection whose unsent content goes along. */
+  kept?: boolean;
 }
 
 type OriginOf = (id: number) => Records['shm']['origin'] | undefined;
@@ -43,6 +45,11 @@ export class FilesCheck {
   readonly #owners = new Map<string, number>();
   #table: { id: number; last: number } | undefined;
   #lockCount = 0;
+  #ownNetwork = false;
+
+  pod({ net }: Records['pod']): void {
+    this.#ownNetwork = net === 'own';
+  }
 
   /** `originOf` tells of a shared memory object how it was made, if it was defined. */
   object(file: OpenFile, originOf: OriginOf): void {
@@ -98,6 +105,8 @@ export class FilesCheck {
     const container = this.#containers.get(record.file);
     if (!container)
       throw damaged(`content names open file ${record.file}, which cannot hold any or comes later`);
+    if (record.sent && !container.kept)
+      throw damaged(`open file ${record.file} has sent something, and is no connection to outside`);
     const behind = (container.file ? (record.offset ?? 0n) : container.used) + BigInt(length);
     if (behind > container.limit)
       throw damaged(`open file ${record.file} has ${behind} bytes of content, more than it holds`);
@@ -265,12 +274,21 @@ export class FilesCheck {
       if (state === 'listening' || state === 'connected') requireAddress(record.address, name, 'own');
       if (state === 'connected' || state === 'connecting' || state === 'waiting')
         requireAddress(record.peerAddress, name, "its peer's");
-      if ((peer === undefined) !== (state !== 'connected' || record.peerClosed === true))
+      const alone = state !== 'connected' || record.peerClosed === true || record.kept !== undefined;
+      if ((peer === undefined) !== alone)
         throw damaged(`${name} is ${state} and has ${peer === undefined ? 'no other' : 'another'} end`);
     } else if (peer !== undefined || (state === 'connected' && record.peerAddress === undefined))
       throw damaged(`${name} is a UDP socket with another end`);
+    // In the computer's own network an image could give itself out for anybody there.
+    if (record.kept && (type === 'udp' || state !== 'connected' || record.peerClosed || !this.#ownNetwork))
+      throw damaged(`${name} is no connection that can be kept`);
     if (type === 'udp' || state === 'connected' || state === 'closed' || state === 'reset')
-      this.#containers.set(id, { limit: BigInt(bounds.socketQueue), used: 0n, file: false });
+      this.#containers.set(id, {
+        limit: BigInt(bounds.socketQueue),
+        used: 0n,
+        file: false,
+        kept: record.kept !== undefined,
+      });
     if (peer === undefined) return;
     if (peer === id) throw damaged(`${name} is connected to itself`);
     this.#pair(name, id, peer);

@@ -68,6 +68,8 @@ export interface DumpContext {
    * descriptor.
    */
   beforeEnd(file: OpenFile, body: (local: number) => void): void;
+  /** Connections to outside go on elsewhere: nothing comes in any more, and the session is to be ended. */
+  readonly keepsConnections: boolean;
   /** How often this dump was put off by notNow() already. */
   readonly putOff: number;
   /** The same as refuse(), for a state that will pass: the dump lets the session go on a moment, and tries again. */
@@ -97,6 +99,10 @@ export interface RestoreContext {
   contents(id: number): readonly { meta: Records['content']; data: Uint8Array }[];
   /** Remember something between records of the same image. */
   once<Value>(key: string, make: () => Value): Value;
+  /** Just before the tasks run, when nothing can fail any more. */
+  beforeRun(body: () => void): void;
+  /** Connections to outside that could go on are given up. */
+  readonly resetsConnections: boolean;
   /** The terminal that this restart gives the session in place of an outside one: path inside the pod. */
   readonly console: string | undefined;
   /** Say something to the user that does not stop the restart. */

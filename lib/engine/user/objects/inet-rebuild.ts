@@ -12,6 +12,7 @@ import { bindOwn, makeSocket, withLocal } from './inet-bind.ts';
 import { allowBind, applyOptions, IP_FREEBIND, kindOf, SO, SOL, setOption } from './inet-options.ts';
 import { borrow, closeLocal, codeOf } from './local-calls.ts';
 import { setStatusFlags } from './paths.ts';
+import { makeKept } from './tcp-keep.ts';
 import { connectBlocked, makeConnection, makeFailed, makeSurvivor, shutDown } from './tcp-rebuild.ts';
 import { joinGroups } from './udp-groups.ts';
 import { fillDatagrams } from './udp-queue.ts';
@@ -28,9 +29,14 @@ interface State {
 const stateOf = (context: RestoreContext): State =>
   context.once('internet sockets', () => ({ records: [], halves: new Map(), finished: false }));
 
-export function restoreInet(record: Socket, context: RestoreContext): void {
+export function restoreInet(given: Socket, context: RestoreContext): void {
   const state = stateOf(context);
+  const record = given.kept && context.resetsConnections ? giveUp(given, context) : given;
   state.records.push(record);
+  if (record.kept) {
+    context.keep(record.id, makeKept(record, record.kept, context));
+    return;
+  }
   if (record.peer !== undefined) {
     const other = state.halves.get(record.id);
     if (!other) {
@@ -48,6 +54,14 @@ export function restoreInet(record: Socket, context: RestoreContext): void {
   else if (record.type === 'tcp' && ['connected', 'closed', 'reset'].includes(record.state))
     context.keep(record.id, makeSurvivor(record, context));
   else context.keep(record.id, makePlain(record, context));
+}
+
+/** It could go on, but not here. */
+function giveUp({ kept: _, peerAddress, ...record }: Socket, context: RestoreContext): Socket {
+  context.warn(
+    `the connection from ${describeAddress(record.address!)} to ${describeAddress(peerAddress!)} is as if reset by its peer`,
+  );
+  return { ...record, state: 'reset' };
 }
 
 /** What is at most bound. */
@@ -88,7 +102,8 @@ export function finishInet(context: RestoreContext): void {
   refill(records.filter(isUdp), context);
   each(isUdp, shutDown);
   each(
-    () => true,
+    // Those that are kept are not whole before they leave repair.
+    ({ kept }) => kept === undefined,
     (local, record) => {
       // Both were on for the restart's sake.
       setOption(local, SOL.ip, IP_FREEBIND, 0);

@@ -5,7 +5,8 @@
  * sent again (tcp-rebuild.ts): that needs no right over the network, takes its options from the kernel it is on, and
  * nothing that is not seen through the system calls is invented. TCP_REPAIR would keep sequence numbers that nobody
  * sees, and only for root. A connection to somewhere else can't go on by itself: it is restored as one that its peer
- * has reset, and said to be lost. What was received from there and not read yet is kept.
+ * has reset, and said to be lost. What was received from there and not read yet is kept. Only where the pod's address
+ * goes along, and it was asked for, the connection does too (tcp-keep.ts).
  */
 import type { Records } from '../../../image/record.ts';
 import { O } from '../abi.ts';
@@ -30,6 +31,7 @@ import { finishInet, restoreInet } from './inet-rebuild.ts';
 import { type Row, readTable, TCP } from './inet-table.ts';
 import { getOption, hasPacketFilter, pollNow, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
+import { readKept } from './tcp-keep.ts';
 import { peekQueue, settle, unsentOf } from './tcp-queue.ts';
 import { readGroups } from './udp-groups.ts';
 import { peekDatagrams } from './udp-queue.ts';
@@ -110,6 +112,8 @@ const describeFile = (file: OpenFile) => `descriptor ${file.fd} of ${describePro
 interface Found {
   state: State;
   content: Uint8Array[];
+  /** Of a connection that is kept: sent and not acknowledged. */
+  sent?: Uint8Array[];
 }
 
 function readTcp(file: OpenFile, context: DumpContext): Found {
@@ -220,8 +224,17 @@ function arrive(file: OpenFile, unsent: () => number, context: DumpContext): voi
   );
 }
 
-/** What the other end has said until now is kept; the connection is not. */
+/** A program that was told of the end of the stream may not hear it again, so such a connection is not kept. */
+const keepable: readonly number[] = [TCP.established, TCP.finWait1, TCP.finWait2];
+
+/** What the other end has said until now is kept; the connection only where it was asked for. */
 function readOutside(file: OpenFile, state: number, ends: State, context: DumpContext, shut: State): Found {
+  if (context.keepsConnections && keepable.includes(state) && !file.inFlight) {
+    const content = peekQueue(file, context);
+    const unread = content.reduce((sum, { length }) => sum + length, 0);
+    const { kept, sent } = readKept(file.local, unread, sentEnd.includes(state));
+    return { state: { ...ends, ...shut, kept }, content, sent };
+  }
   const unsent = Math.max(0, unsentOf(file.local) - (sentEnd.includes(state) ? 1 : 0));
   context.loss(
     `the connection from ${describeAddress(ends.address!)} to ${describeAddress(ends.peerAddress!)} outside (${describeFile(file)}), which will be as if reset by its peer${
@@ -311,7 +324,7 @@ function refuseOdd(file: OpenFile, context: DumpContext): void {
 export const inetSocket: FileObject = {
   records: ['inet-socket'],
   coverage:
-    'TCP and UDP sockets, IPv4 and IPv6, with their addresses and options (what is set with setsockopt(2), multicast groups and their sources too). TCP: listening ones; connections with both ends in the session, with what is under way in both directions, half closed and closed ends; connections of the session that wait to be accepted, as long as nothing was sent through them; one that is just being connected is connected anew. A connection to outside is restored as if reset by its peer, with what it had received; it, connections from outside that wait to be accepted, and bytes that were not acknowledged are named as losses. UDP: datagrams not yet read with their source, when that is on the same computer, others are named as lost; of datagrams without a byte only the first dump of a running session knows. Refused: urgent data, kernel TLS, packets that are signed (TCP_MD5SIG, of which the kernel tells only root), packet filters, tunnels, and other protocols over IP',
+    'TCP and UDP sockets, IPv4 and IPv6, with their addresses and options (what is set with setsockopt(2), multicast groups and their sources too). TCP: listening ones; connections with both ends in the session, with what is under way in both directions, half closed and closed ends; connections of the session that wait to be accepted, as long as nothing was sent through them; one that is just being connected is connected anew. A connection to outside is restored as if reset by its peer, with what it had received, or, with `--tcp keep` and a network of its own, goes on; it, connections from outside that wait to be accepted, and bytes that were not acknowledged are named as losses. UDP: datagrams not yet read with their source, when that is on the same computer, others are named as lost; of datagrams without a byte only the first dump of a running session knows. Refused: urgent data, kernel TLS, packets that are signed (TCP_MD5SIG, of which the kernel tells only root), packet filters, tunnels, and other protocols over IP',
 
   matches: (file) => file.stat.isSocket() && (file.flags & O.path) === 0 && isInternet(file),
 
@@ -336,6 +349,9 @@ export const inetSocket: FileObject = {
     return [
       { name: 'inet-socket', meta },
       ...found.content.map((data): OutRecord => ({ name: 'content', meta: { file: file.id }, data })),
+      ...(found.sent ?? []).map(
+        (data): OutRecord => ({ name: 'content', meta: { file: file.id, sent: true }, data }),
+      ),
       ...('datagrams' in found ? (found.datagrams as OutRecord[]) : []),
     ];
   },

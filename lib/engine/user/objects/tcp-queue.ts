@@ -152,7 +152,8 @@ export function fillQueue(
   }
 }
 
-function trySend(sender: number, data: Uint8Array): number {
+/** Bytes that were taken; 0 when there is no room. */
+export function trySend(sender: number, data: Uint8Array): number {
   try {
     return Number(native().syscall(SYS.sendto, sender, data, data.length, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0));
   } catch (cause) {

@@ -67,7 +67,8 @@ export function makeSurvivor(record: Socket, context: RestoreContext): number {
   };
   const [gone, left] = join(partner, { ...record, address: own }, true, context);
   try {
-    fillQueue(gone.local, left.local, context.contents(record.id), context);
+    const received = context.contents(record.id).filter(({ meta }) => !meta.sent);
+    fillQueue(gone.local, left.local, received, context);
     if (record.state === 'reset') {
       settle(left.local, () => unsentOf(gone.local));
       setOption(gone.local, SOL.socket, SO.linger, new Uint8Array(new Int32Array([1, 0]).buffer));
