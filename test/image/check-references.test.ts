@@ -59,6 +59,7 @@ const inet = (id: number, more: object = {}): r.Entry => {
     meta: { id, flags: 2, family: 'ipv4', type: 'tcp', state: 'connected', ...ends, ...more },
   };
 };
+const kept = { send: 1, receive: 1, unsent: 0, maxSegment: 1460, window: new Uint8Array(20) };
 const pty = (id: number, more: object): r.Entry => ({
   kind: 'pty',
   meta: { id, flags: 2, index: 4, termios: new Uint8Array(44), rows: 24, columns: 80, ...more },
@@ -498,6 +499,12 @@ t.test('images that do not fit are damaged, and the message names what', async (
     ['TCP connection with itself', before('fs', inet(5, { peer: 5 })), /itself/],
     ['half a TCP connection', before('fs', inet(5, { peer: 6 })), /connected to 6/],
     ['TCP connection without an end', before('fs', inet(5)), /no other end/],
+    ['kept connection in the network of the computer', before('fs', inet(5, { kept })), /can be kept/],
+    [
+      'sent content of a connection that is not kept',
+      before('fs', inet(5, { state: 'reset' }), content(5, 1, { sent: true })),
+      /no connection to outside/,
+    ],
     ['listening socket with an end', before('fs', inet(5, { peer: 6, state: 'listening' })), /another end/],
     ['IPv6 address of IPv4', before('fs', inet(5, { address: new Uint8Array(28) })), /28 bytes of family 0/],
     [

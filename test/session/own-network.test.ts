@@ -2,13 +2,12 @@
  * A pod with a network of its own: ports are its own, it comes back as one, and what was changed in it comes along or
  * is refused by name. With `none` nothing of the host's is there; with `own` an address leads to it.
  */
-import { spawnSync } from 'node:child_process';
 import { readFileSync, readlinkSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { users } from '../pod/house.ts';
-import { lacking, makeShell, type Shell, waitFor } from './session-house.ts';
+import { lacking, makeShell, noVeth, type Shell, waitFor } from './session-house.ts';
 
 t.setTimeout(300_000);
 
@@ -65,25 +64,6 @@ for (const user of users) {
 
 const tools = lacking(['ip', 'nsenter', 'sysctl', 'python3']);
 const isRoot = process.getuid!() === 0;
-
-/** A kernel may lack veth interfaces, a container's root the rights over them. */
-const veth =
-  isRoot && !tools.skip
-    ? spawnSync('unshare', [
-        '-n',
-        'ip',
-        'link',
-        'add',
-        'name',
-        'pod0',
-        'type',
-        'veth',
-        'peer',
-        'name',
-        'pod1',
-      ])
-    : undefined;
-const noVeth = veth?.status === 0 ? false : `no veth interfaces: ${veth?.stderr ?? 'only root has them'}`;
 
 /** Run what is left of the line in the pod's network. */
 const inside = (shell: Shell, line: string) => `nsenter -t ${shell.ps()[0]!.init} -n ${line}`;

@@ -34,6 +34,17 @@ export function lacking(needs: readonly string[]): { skip: string | false; fail?
 /** Daemons lie where only root's path leads. */
 const wide = { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin:/usr/games` };
 
+/** Why a pod can have no interface that leads to its host: the kernel may lack them, a container's root the rights. */
+export const noVeth = ((): string | false => {
+  if (process.getuid!() !== 0) return 'only root makes networks';
+  const line = 'ip link add name pod0 type veth peer name pod1';
+  const { status, stderr } = spawnSync('unshare', ['-n', ...line.split(' ')], {
+    env: wide,
+    encoding: 'utf8',
+  });
+  return status === 0 ? false : `no veth interfaces: ${stderr}`;
+})();
+
 export interface Shell extends House {
   /** Run a shell line to its end. Its status is that of its last command. */
   sh(line: string, more?: Record<string, string>): Done;

@@ -2,36 +2,19 @@
  * TCP connections to outside that go on where the session goes on (--tcp keep): three network namespaces, that of the
  * pod, that of its host, which forwards, and that of the peer, which may notice nothing. Both sides count every byte.
  */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import { lacking, makeShell, type Shell, waitFor } from './session-house.ts';
+import { lacking, makeShell, noVeth, type Shell, waitFor } from './session-house.ts';
 
 t.setTimeout(300_000);
 
 const tools = lacking(['ip', 'nsenter', 'unshare', 'sysctl', 'python3']);
 const isRoot = process.getuid!() === 0;
-const veth =
-  isRoot && !tools.skip
-    ? spawnSync('unshare', [
-        '-n',
-        'ip',
-        'link',
-        'add',
-        'name',
-        'pod0',
-        'type',
-        'veth',
-        'peer',
-        'name',
-        'pod1',
-      ])
-    : undefined;
-const skip =
-  tools.skip || (veth?.status === 0 ? false : `no veth interfaces: ${veth?.stderr ?? 'only root has them'}`);
+const skip = tools.skip || noVeth;
 
 const address = '10.213.5.5';
 const peerAddress = '10.99.0.2';
@@ -79,6 +62,12 @@ def one(s):
  if kind==b"i": idle(s)
  if kind==b"h": receive(s,"half.peer"); send(s,"half.fromPeer","finish")
  if kind==b"f": full(s)
+def served():
+ while not there("pod.ready"): time.sleep(0.02)
+ s=socket.create_connection(("${address}",7777)); s.send(b"one"); out("served",s.recv(100).decode())
+ while not there("speak"): time.sleep(0.02)
+ s.send(b"two"); out("served.end",s.recv(100).decode())
+start(served)
 while True:
  s,_=l.accept(); start(one,s)
 `;
@@ -100,6 +89,16 @@ while True:
   except BlockingIOError: break
 out("full.pod",n)
 idle=there_(b"i",(1,9,1),(6,1,1),(6,4,333))
+listener=socket.socket(); listener.setsockopt(1,2,1); listener.bind(("",7777)); listener.listen()
+def serve(s):
+ while True:
+  d=s.recv(100)
+  if not d: break
+  s.send(b"echo "+d)
+def accept():
+ while True:
+  s,_=listener.accept(); start(serve,s)
+start(accept)
 out("pod.ready","")
 while not there("speak"): time.sleep(0.02)
 idle.send(b"still there?"); answer=idle.recv(100).decode(); idle.send(b"yes")
@@ -167,7 +166,7 @@ async function startPod(t: Test, { host, read }: Places): Promise<void> {
     PROGRAM: program,
   });
   t.equal(run.status, 0, run.stderr);
-  await waitFor('all is connected', () => read('pod.ready') !== undefined);
+  await waitFor('all is connected', () => read('pod.ready') !== undefined && read('served') !== undefined);
 }
 
 /** Both sides hear of each other again. */
@@ -194,6 +193,8 @@ async function endWell(t: Test, places: Places): Promise<void> {
   t.equal(read('half.peer.end'), '70000');
   t.equal(read('half.pod.end'), read('half.fromPeer.end'), 'half closed, the other half talks on');
   t.equal(read('full.peer.end'), read('full.pod'), 'what waited for the peer to read');
+  await waitFor('who asked the pod is answered', () => read('served.end') !== undefined);
+  t.equal(read('served.end'), 'echo two', 'a connection that the pod has accepted');
   t.equal(read('idle.peer'), 'still there?');
   t.equal(read('idle.end'), 'yes');
   t.equal(read('idle.pod'), 'and you? 1 1 333', 'with its options');

@@ -8,13 +8,13 @@ def wrong(*what):
 
 
 class Connection:
-    """To a unix socket whose server may still be starting."""
+    """To a server that may still be starting: `where` is the path of a unix socket, or address and port."""
 
-    def __init__(self, path):
+    def __init__(self, where):
         for _ in range(600):
             try:
-                self.socket = socket.socket(socket.AF_UNIX)
-                self.socket.connect(path)
+                self.socket = socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET)
+                self.socket.connect(where)
                 break
             except OSError:
                 time.sleep(0.05)

@@ -1,8 +1,11 @@
-// Node.js: an HTTP server and clients that keep their connections, one of them with a body that comes slowly.
+// Node.js: an HTTP server and clients that keep their connections, one of them with a body that comes slowly. By a unix socket, or
+// with an address as argument by TCP.
 import http from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const socketPath = `${process.env.F}/http.sock`;
+const host = process.argv[2];
+const where = host === undefined ? { path: `${process.env.F}/http.sock` } : { host, port: 8080 };
+const target = host === undefined ? { socketPath: where.path } : where;
 const wrong = (...what) => {
   console.log('WRONG', ...what);
   process.exit(3);
@@ -19,11 +22,11 @@ server.requestTimeout = 0;
 server.on('connection', () => {
   connections += 1;
 });
-await new Promise((resolve) => server.listen(socketPath, resolve));
+await new Promise((resolve) => server.listen(where, resolve));
 const agents = Array.from({ length: 5 }, () => new http.Agent({ keepAlive: true, maxSockets: 1 }));
 
 async function ask(agent, text, pause) {
-  const request = http.request({ socketPath, agent, method: 'POST', path: '/' });
+  const request = http.request({ ...target, agent, method: 'POST', path: '/' });
   const answered = new Promise((resolve, reject) => request.on('response', resolve).on('error', reject));
   request.write(text.slice(0, 4));
   if (pause > 0) await sleep(pause);

@@ -1,16 +1,20 @@
-"""Redis with its files, one client in a transaction, one that watches, one that is subscribed."""
+"""
+Redis with its files, one client in a transaction, one that watches, one that is subscribed: by a unix socket, or with
+an address as argument by TCP.
+"""
 import os, subprocess, sys, time
 from client import Connection, wrong
 
 folder = os.environ["F"]
+where = (sys.argv[1], 6379) if len(sys.argv) > 1 else folder + "/redis.sock"
 server = subprocess.Popen(
-    ["redis-server", "--port", "0", "--unixsocket", folder + "/redis.sock", "--dir", folder, "--appendonly", "yes",
+    ["redis-server", "--dir", folder, *(["--bind", where[0]] if len(sys.argv) > 1 else ["--port", "0", "--unixsocket", where]), "--appendonly", "yes",
      "--appendfsync", "always", "--save", "2 10", "--logfile", folder + "/redis.log"])
 
 
 class Client(Connection):
     def __init__(self):
-        super().__init__(folder + "/redis.sock")
+        super().__init__(where)
 
     def send(self, *words):
         self.socket.sendall(b"*%d\r\n" % len(words)
