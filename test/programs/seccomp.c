@@ -10,7 +10,7 @@
 
 #define DENY(error) (SECCOMP_RET_ERRNO | (error))
 
-static _Atomic bool apart_ready, leave;
+static _Atomic bool armed, apart_ready, leave;
 static int ends[4][2];
 
 static long install(const struct sock_filter *code, unsigned short length, unsigned flags) {
@@ -48,9 +48,11 @@ static int status(const char *name) {
 	return atoi(pod_field("/proc/thread-self/status", name, text, sizeof text));
 }
 
-static void *do_nothing(void *argument) {
+/** At no moment is what is forbidden let through, when the session is just being stopped neither. */
+static void *insist(void *argument) {
 	(void)argument;
-	while (!leave) pod_sleep(5);
+	while (!armed) pod_sleep(1);
+	while (!leave) FAILS(syscall(SYS_getppid), EXDEV);
 	FAILS(syscall(SYS_getppid), EXDEV);
 	FAILS(syscall(SYS_getsid, 0), EDOM);
 	return NULL;
@@ -59,9 +61,10 @@ static void *do_nothing(void *argument) {
 /** All threads have one filter, so a later one can be given to all of them at once. */
 static void run_synchronized(void) {
 	pthread_t thread;
-	EQUAL(pthread_create(&thread, NULL, do_nothing, NULL), 0);
+	EQUAL(pthread_create(&thread, NULL, insist, NULL), 0);
 	MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 	deny(SYS_getppid, EXDEV, SECCOMP_FILTER_FLAG_TSYNC);
+	armed = true;
 	EQUAL(write(ends[0][1], "r", 1), 1);
 	while (pod_child_turn()) FAILS(syscall(SYS_getppid), EXDEV);
 	deny(SYS_getsid, EDOM, SECCOMP_FILTER_FLAG_TSYNC);

@@ -172,6 +172,7 @@ export const PTRACE = {
   cont: 7,
   detach: 17,
   syscall: 24,
+  setOptions: 0x4200,
   listen: 0x4208,
   optionSysGood: 1,
   optionTraceFork: 2,

@@ -14,7 +14,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { native, type Stop } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
-import { PTRACE } from './abi.ts';
+import { PTRACE, SYS } from './abi.ts';
 import {
   describeProcess,
   inner,
@@ -184,6 +184,7 @@ export class Freezer {
         if (stop === gone) continue;
         if (stop === undefined) return tid;
         grown = true;
+        this.#suspendSeccomp(tid);
         const threadStatus = readStatus(pid, tid);
         if (stop.signal !== SIGTRAP) this.#groupStopped.add(tid);
         // An interrupted task reports SIGTRAP, one in a group stop the signal that stopped it.
@@ -207,7 +208,7 @@ export class Freezer {
     const addon = native();
     if (!this.#seized.has(tid)) {
       try {
-        this.#seize(tid);
+        addon.seize(tid, PTRACE.optionSysGood);
       } catch (cause) {
         // The dead that nobody has waited for yet can't be seized: EPERM.
         if (isGone(cause) || !isAlive(tid)) return gone;
@@ -238,17 +239,16 @@ export class Freezer {
     }
   }
 
-  #seize(tid: number): void {
-    if (this.#suspendsSeccomp) {
-      try {
-        native().seize(tid, PTRACE.optionSysGood | PTRACE.optionSuspendSeccomp);
-        return;
-      } catch (cause) {
-        if (isGone(cause) || !isAlive(tid)) throw cause;
-      }
+  /** Not before the task has stopped for good: until then it runs, and its filters must see what it does. */
+  #suspendSeccomp(tid: number): void {
+    if (!this.#suspendsSeccomp) return;
+    const options = PTRACE.optionSysGood | PTRACE.optionSuspendSeccomp;
+    try {
+      native().syscall(SYS.ptrace, PTRACE.setOptions, tid, 0, options);
+    } catch (cause) {
+      if (isGone(cause) || !isAlive(tid)) return;
+      this.#suspendsSeccomp = false;
     }
-    native().seize(tid, PTRACE.optionSysGood);
-    this.#suspendsSeccomp = false;
   }
 
   /** Where a process has the kernel's vdso; asked once each attempt, since exec(2) moves it. */
