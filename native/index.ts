@@ -118,6 +118,8 @@ export interface Native {
   // descriptors
   /** recvmsg(2) on a local descriptor. undefined on EAGAIN. */
   receiveMessage(fd: number, maxData: number, flags: number): ReceivedMessage | undefined;
+  /** Whether an eventfd of a stopped session is a semaphore, found out by a read that is made good at once. */
+  isSemaphore(fd: number, count: bigint): boolean;
 }
 
 let loaded: Native | undefined;

@@ -1,6 +1,6 @@
 /*
- * Any system call of this process, the one that needs more than pointers to bytes: recvmsg(2), and what only the
- * processor tells: CPUID.
+ * Any system call of this process, the one that needs more than pointers to bytes: recvmsg(2), two that must follow
+ * each other at once, and what only the processor tells: CPUID.
  */
 #include "addon.h"
 
@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -99,9 +100,43 @@ static napi_value protection_key_state(napi_env env, napi_callback_info info)
 	return make_number(env, place);
 }
 
+/*
+ * isSemaphore(fd, count): whether a read takes one from an eventfd of this count, not all of it. Nothing but a read
+ * can tell, so what it took is put back at once: here, where nothing but two system calls comes between.
+ */
+static napi_value is_semaphore(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments = get_arguments(env, info);
+	int fd = integer_argument(&arguments, 0);
+	uint64_t count = word_argument(&arguments, 1), taken = 0;
+	/* One is taken from one either way. */
+	uint64_t added = count < 2 ? 2 - count : 0;
+	struct iovec word = { .iov_base = &taken, .iov_len = sizeof(taken) };
+	napi_value result;
+
+	if (is_throwing(env))
+		return NULL;
+	if (added > 0 && write(fd, &added, sizeof(added)) < 0)
+		return throw_errno(env, errno, "write");
+	if (preadv2(fd, &word, 1, -1, RWF_NOWAIT) < 0)
+		return throw_errno(env, errno, "preadv2");
+	bool semaphore = taken == 1;
+	uint64_t missing = semaphore ? 1 : taken;
+	if (missing > added) {
+		missing -= added;
+		if (write(fd, &missing, sizeof(missing)) < 0)
+			return throw_errno(env, errno, "write");
+	} else if (missing < added && preadv2(fd, &word, 1, -1, RWF_NOWAIT) < 0) {
+		return throw_errno(env, errno, "preadv2");
+	}
+	napi_get_boolean(env, semaphore, &result);
+	return result;
+}
+
 void export_system(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "syscall", call_system);
 	export_function(env, exports, "receiveMessage", receive_message);
 	export_function(env, exports, "protectionKeyState", protection_key_state);
+	export_function(env, exports, "isSemaphore", is_semaphore);
 }

@@ -1,4 +1,5 @@
 /** eventfd(2): a counter. */
+import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
 import { O, SYS } from '../abi.ts';
 import type { FileObject } from './file-object.ts';
@@ -12,8 +13,10 @@ export const eventfd: FileObject = {
   matches: (file) => file.link === 'anon_inode:[eventfd]',
 
   dump(file) {
-    const semaphore = file.info.get('eventfd-semaphore')?.[0] === '1';
     const count = BigInt(`0x${file.info.get('eventfd-count')?.[0] ?? '0'}`);
+    const told = file.info.get('eventfd-semaphore')?.[0];
+    // Before Linux 6.5 nobody tells.
+    const semaphore = told === undefined ? native().isSemaphore(file.local, count) : told === '1';
     return [{ name: 'eventfd', meta: { id: file.id, flags: file.flags, count, semaphore } }];
   },
 
