@@ -128,6 +128,32 @@ export function usualOptions({ family, type }: Kind): UsualOptions {
   }
 }
 
+/**
+ * Let a receive buffer grow to so many bytes. False when it does not: the program has set its size, to which the
+ * kernel cuts what it is asked for.
+ */
+export function canGrow(receiver: number, wanted: number): boolean {
+  const before = numberOption(receiver, SOL.socket, SO.rcvlowat)!;
+  const half = numberOption(receiver, SOL.socket, SO.rcvbuf)! >> 1;
+  try {
+    setOption(receiver, SOL.socket, SO.rcvlowat, wanted);
+    return wanted <= half || numberOption(receiver, SOL.socket, SO.rcvlowat) !== half;
+  } finally {
+    setOption(receiver, SOL.socket, SO.rcvlowat, before);
+  }
+}
+
+/**
+ * Whether a program has set the size of a connection's buffer, where the kernel does not say (before Linux 5.14). It
+ * chooses none below its usual one; a larger one of a sender it may have chosen itself.
+ */
+function seemsSet(local: number, option: number, usual: Uint8Array): boolean {
+  const size = numberOption(local, SOL.socket, option)!;
+  const least = new DataView(usual.buffer, usual.byteOffset).getInt32(0, true);
+  if (size <= least) return size < least;
+  return option === SO.rcvbuf && !canGrow(local, (size >> 1) + 1);
+}
+
 /** What was set. `connected`: a TCP connection, of which some say something else. */
 export function readOptions(local: number, known: UsualOptions, connected: boolean): SavedOption[] {
   const saved: SavedOption[] = [];
@@ -138,8 +164,7 @@ export function readOptions(local: number, known: UsualOptions, connected: boole
   }
   const locks = numberOption(local, SOL.socket, SO.bufLock);
   for (const { option, lock, usual } of known.buffers) {
-    // Before Linux 5.14 nobody tells who chose the size; that of a connection is most likely the kernel's.
-    if (locks === undefined ? connected : (locks & lock) === 0) continue;
+    if (locks === undefined ? connected && !seemsSet(local, option, usual) : (locks & lock) === 0) continue;
     const value = getOption(local, SOL.socket, option);
     if (value && (locks !== undefined || !Buffer.from(value).equals(usual)))
       saved.push({ level: SOL.socket, option, value });

@@ -179,7 +179,7 @@ function readConnection(file: OpenFile, state: number, address: Uint8Array, cont
   });
   const ends: State = { address, peerAddress: peer, state: 'connected' };
   if (partner) {
-    arrive(file, () => unsentOf(partner.local), context);
+    arrive(file, () => unsentOf(partner.local), context, partner.local);
     context.beforeEnd(file, forget);
     return {
       state: { ...ends, ...shut(tcpInfo(file).state), peer: partner.id },
@@ -215,8 +215,8 @@ function forget(local: number): void {
   setOption(local, SOL.socket, SO.linger, new Uint8Array(new Int32Array([1, 0]).buffer));
 }
 
-function arrive(file: OpenFile, unsent: () => number, context: DumpContext): void {
-  if (settle(file.local, unsent)) return;
+function arrive(file: OpenFile, unsent: () => number, context: DumpContext, sender?: number): void {
+  if (settle(file.local, unsent, sender)) return;
   context.notNow(
     file,
     `${unsent()} bytes are on their way to it that its buffer does not take`,

@@ -38,7 +38,8 @@ export function readOption(fd: number, level: number, option: number, length: nu
   try {
     native().syscall(SYS.getsockopt, fd, level, option, bytes, size);
   } catch (cause) {
-    if (codeOf(cause) === 'ENOPROTOOPT') return undefined;
+    // EOPNOTSUPP: the kernel knows it, of other kinds of sockets (SO_PEEK_OFF of TCP before Linux 6.9).
+    if (['ENOPROTOOPT', 'EOPNOTSUPP', 'ENOTSUP'].includes(codeOf(cause) ?? '')) return undefined;
     throw cause;
   }
   return new DataView(bytes.buffer);

@@ -7,13 +7,16 @@ import { native } from '../../../../native/index.ts';
 import { maxData } from '../../../stream/frame.ts';
 import { SYS } from '../abi.ts';
 import type { DumpContext, OpenFile, RestoreContext } from './file-object.ts';
-import { numberOption, SO, SOL, setOption } from './inet-options.ts';
-import { codeOf, ioctlRead, readable } from './local-calls.ts';
+import { canGrow, numberOption, SO, SOL, setOption, TCP_INFO } from './inet-options.ts';
+import { codeOf, getOption, ioctlRead, readable } from './local-calls.ts';
 import { peekOffset, setPeekOffset } from './socket-queue.ts';
 
 const SIOCOUTQ = 0x5411;
 const SIOCATMARK = 0x8905;
+const TCP_WINDOW_CLAMP = 10;
 const TCP_QUICKACK = 12;
+/** tcpi_rto, microseconds. */
+const rtoInInfo = 8;
 const MSG_OOB = 1;
 const MSG_PEEK = 2;
 const MSG_DONTWAIT = 0x40;
@@ -33,26 +36,46 @@ export function nap(milliseconds: number): void {
 }
 
 /**
- * Let all that is on its way to a socket arrive. `unsent` tells how much that is. Whether it has.
+ * What a receiver had no room for is sent again when the sender's time is up, which doubles each time. So much of it is
+ * waited for, or not at all.
  */
-export function settle(receiver: number, unsent: () => number): boolean {
+const longestPatience = 10_000;
+
+/** Until `sender`, one of ours, has tried again; ms. */
+function patienceFor(sender: number | undefined): number {
+  const told = sender === undefined ? undefined : getOption(sender, SOL.tcp, TCP_INFO);
+  if (!told) return patience;
+  const timeout = new DataView(told.buffer, told.byteOffset).getUint32(rtoInInfo, true) / 1000 + 300;
+  return timeout > longestPatience ? patience : Math.max(patience, timeout);
+}
+
+/**
+ * Let all that is on its way to a socket arrive. `unsent` tells how much that is; `sender` is ours of the other end.
+ * Whether it has.
+ */
+export function settle(receiver: number, unsent: () => number, sender?: number): boolean {
   let rest = unsent();
   if (rest === 0) return true;
-  const lock = numberOption(receiver, SOL.socket, SO.bufLock) ?? 0;
+  let locked = ((numberOption(receiver, SOL.socket, SO.bufLock) ?? 0) & lockReceive) !== 0;
   const size = numberOption(receiver, SOL.socket, SO.rcvbuf)!;
+  const clamp = numberOption(receiver, SOL.tcp, TCP_WINDOW_CLAMP)!;
   try {
-    for (const end = Date.now() + patience; Date.now() < end; nap(1)) {
+    const end = Date.now() + patienceFor(sender);
+    for (let turn = 1; Date.now() < end; nap(Math.min(turn++, 20))) {
       // An acknowledgement that is only put off.
       setOption(receiver, SOL.tcp, TCP_QUICKACK, 1);
       rest = unsent();
       if (rest === 0) return true;
-      widen(receiver, rest);
+      locked = widen(receiver, rest) || locked;
       rest = unsent();
       if (rest === 0) return true;
     }
     return false;
   } finally {
-    if ((lock & lockReceive) !== 0) restoreBuffer(receiver, size);
+    if (locked) {
+      restoreBuffer(receiver, size);
+      if (clamp > 0) setOption(receiver, SOL.tcp, TCP_WINDOW_CLAMP, clamp);
+    }
   }
 }
 
@@ -60,18 +83,23 @@ export function settle(receiver: number, unsent: () => number): boolean {
  * Room for so many more bytes. SO_RCVLOWAT enlarges a buffer that the kernel is free to choose, up to half of
  * net.ipv4.tcp_rmem's last number, and asks for no right; a look at the queue then tells the sender. (Were we killed
  * between the two calls, the program would wait for more than it asked for until the rest has come.)
+ * A size that the program has set can't be given free before Linux 5.14 (SO_BUF_LOCK): then another is set, within
+ * net.core.rmem_max. Whether that was so.
  */
-function widen(receiver: number, more: number): void {
-  const lock = numberOption(receiver, SOL.socket, SO.bufLock) ?? 0;
-  if ((lock & lockReceive) !== 0) setOption(receiver, SOL.socket, SO.bufLock, lock & ~lockReceive);
-  const before = numberOption(receiver, SOL.socket, SO.rcvlowat)!;
+function widen(receiver: number, more: number): boolean {
+  const lock = numberOption(receiver, SOL.socket, SO.bufLock);
+  if (lock !== undefined && (lock & lockReceive) !== 0)
+    setOption(receiver, SOL.socket, SO.bufLock, lock & ~lockReceive);
   const wanted = Math.min(readable(receiver) + more + spare, 0x3fffffff);
-  try {
-    setOption(receiver, SOL.socket, SO.rcvlowat, wanted);
-  } finally {
-    setOption(receiver, SOL.socket, SO.rcvlowat, before);
+  const stays = lock === undefined && !canGrow(receiver, wanted);
+  if (stays) {
+    restoreBuffer(receiver, 2 * wanted);
+    setOption(receiver, SOL.tcp, TCP_WINDOW_CLAMP, wanted);
+  } else if (lock !== undefined) {
+    canGrow(receiver, wanted);
   }
   look(receiver, 1);
+  return stays;
 }
 
 /** As it was, and locked again. */
