@@ -99,8 +99,8 @@ static size_t stuff(int fd, uint64_t seed) {
 static void drain(int fd, size_t total, uint64_t seed) {
 	unsigned char *bytes = malloc(total + 8);
 	size_t got = 0;
-	/* What the receiver's window has held up is asked for again after some time. */
-	for (int64_t end = pod_now() + 5 * SECOND; got < total; ) {
+	/* What the receiver had no room for is sent again after some time, which doubles with each vain try. */
+	for (int64_t end = pod_now() + POD_PATIENCE / 2; got < total; ) {
 		ssize_t more = recv(fd, bytes + got, total - got, MSG_DONTWAIT);
 		if (more > 0) got += (size_t)more;
 		else pod_sleep(5);
