@@ -13,7 +13,8 @@
       "target_name": "pod-init",
       "type": "executable",
       "product_extension": "",
-      "sources": ["native/pod-init/setup.c", "native/pod-init/confine.c", "native/pod-init/server.c"],
+      "sources": ["native/pod-init/setup.c", "native/pod-init/confine.c", "native/pod-init/server.c",
+        "native/pod-init/view.c"],
       "cflags!": ["-pthread", "-fPIC"],
       "cflags": [
         "-Wall", "-Wextra", "-Werror", "-O2", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-fno-lto",

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { printWarning, runSpec } from '../lib/cli/main.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { Progress, progressSink } from '../lib/cli/progress.ts';
@@ -19,7 +20,11 @@ void runSpec(
 pid of the topmost process of any session; its children go along.
 
 With --suspend the session is ended instead, but only when pod-store has made the image durable; when that fails,
-whatever the reason, the session goes on and the exit status is not zero. Killing pod-dump never harms a session.`,
+whatever the reason, the session goes on and the exit status is not zero. Killing pod-dump never harms a session.
+
+Files are found by path where the session goes on, and are not in the image, but for those that --with-files names:
+their contents are of the same moment as the memory, and pod-restart lays them under the same path, where it
+overwrites nothing. PATH is seen as the session sees it.`,
     positionals: [{ name: 'POD', describe: "a pod's name, or a pid" }],
     options: {
       suspend: { type: 'boolean', alias: 's', describe: 'end the session once its image is stored' },
@@ -35,6 +40,11 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
         default: 'reset',
         describe:
           'TCP connections to outside: reset, as if by their peers; keep: they go on where the session goes on, when its address moves along (pod-run --net own)',
+      },
+      'with-files': {
+        type: 'string',
+        array: true,
+        describe: 'a folder or file of the session whose contents go along (may be given several times)',
       },
       'receipt-timeout': {
         type: 'number',
@@ -52,10 +62,22 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
         'pod-dump --suspend quake | pod-filter encrypt -R key.pub | pod-store /media/stick/quake',
         'take the session along',
       ],
+      [
+        'pod-dump job --with-files /work/job | ssh other pod-restart -d',
+        'a job and the folder it works in, to another computer',
+      ],
       ['pod-dump 4711 > image', 'a session that was not started by pod-run'],
     ],
   },
-  async ({ positionals: [pod], suspend, then, tcp, 'receipt-timeout': timeout, 'progress-fd': fd }) => {
+  async ({
+    positionals: [pod],
+    suspend,
+    then,
+    tcp,
+    'with-files': withFiles,
+    'receipt-timeout': timeout,
+    'progress-fd': fd,
+  }) => {
     if (timeout !== undefined && !(timeout >= 0))
       throw usageError(name, '--receipt-timeout wants a number of seconds');
     if (tcp === 'keep' && !suspend && then !== 'kill')
@@ -79,6 +101,7 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
       found,
       {
         producer: `podstream/${packageVersion()}`,
+        withFiles: (withFiles ?? []).map((path) => resolve(path)),
         fate: suspend ? 'suspend' : then === 'kill' ? 'kill' : 'run',
         tcp: tcp as ConnectionFate,
         receipt: {

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { isatty } from 'node:tty';
 import { builtIn } from '../filters/built-in/index.ts';
 import { printWarning, runSpec } from '../lib/cli/main.ts';
@@ -49,6 +50,11 @@ stand behind --, as for pod-filter.`,
         describe: 'suspend: a recipient, its public key',
       },
       ...secretOptions,
+      'with-files': {
+        type: 'string',
+        array: true,
+        describe: 'suspend: a folder or file of the session whose contents go along',
+      },
       keep: { type: 'number', describe: 'suspend: generations to keep, the new one included (default 2)' },
       generation: { alias: 'g', type: 'number', describe: 'resume: number of an older generation' },
       name: {
@@ -108,6 +114,7 @@ stand behind --, as for pod-filter.`,
         producer: `podstream/${packageVersion()}`,
         tcp: args.tcp as ConnectionFate | undefined,
         ...(args.keep === undefined ? {} : { keep: args.keep }),
+        withFiles: (args['with-files'] ?? []).map((path) => resolve(path)),
         warn,
         onReady: (total) => {
           progress = new Progress(name, { total, fd: args['progress-fd'] });

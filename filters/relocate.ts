@@ -13,6 +13,7 @@ import {
   relocateFs,
   relocateMemory,
   relocatePath,
+  relocatePlace,
   relocatePod,
   relocateRegular,
   relocateSocket,
@@ -39,6 +40,8 @@ function relocate(item: Item, rules: PathRules): object {
       return relocateSocket(item.record('unix-socket'), rules);
     case 'regular':
       return relocateRegular(item.record('regular'), rules);
+    case 'place':
+      return relocatePlace(item.record('place'), rules);
     case 'shm':
       return relocateMemory(item.record('shm'), rules);
     case 'directory':
@@ -75,6 +78,7 @@ export const filter = defineFilter({
   },
   owns: [
     'pod',
+    'place',
     'mm',
     'areas',
     'fs',

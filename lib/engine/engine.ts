@@ -47,6 +47,8 @@ export interface DumpOptions {
   tcp?: ConnectionFate;
   /** Program and version for HELLO. */
   producer: string;
+  /** Folders and files of the session's, whose contents go along. */
+  withFiles?: readonly string[];
   /** Called when everything but the memory is known, before the first byte is written. */
   onReady?: (totals: { memoryBytes: number; processes: number; threads: number }) => void;
   /** Called with the memory bytes read so far. */

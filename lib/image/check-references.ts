@@ -12,6 +12,7 @@ import { FilesCheck, isOpenFile } from './check/files.ts';
 import { InheritanceCheck } from './check/inheritance.ts';
 import { IpcCheck } from './check/ipc.ts';
 import { MemoryCheck } from './check/memory.ts';
+import { PlacesCheck } from './check/places.ts';
 import { TreeCheck } from './check/tree.ts';
 import { type OpenFileKind, type Section, sectionOf, sections } from './model.ts';
 import { type Records, readRecord } from './record.ts';
@@ -22,6 +23,7 @@ interface Parts {
   tree: TreeCheck;
   inheritance: InheritanceCheck;
   ipc: IpcCheck;
+  places: PlacesCheck;
 }
 
 /**
@@ -53,6 +55,7 @@ export class ReferenceChecker {
         tree: new TreeCheck(hello.semantics),
         inheritance: new InheritanceCheck(),
         ipc: new IpcCheck(),
+        places: new PlacesCheck(BigInt(hello.pageSize)),
       };
       return;
     }
@@ -113,9 +116,15 @@ export class ReferenceChecker {
       case kinds.areas:
         memory.areas(readRecord('areas', frame));
         return;
-      case kinds.pages:
-        memory.pages(readRecord('pages', frame), frame.data.length);
+      case kinds.place:
+        parts.places.place(readRecord('place', frame));
         return;
+      case kinds.pages: {
+        const record = readRecord('pages', frame);
+        if (record.file === undefined) memory.pages(record, frame.data.length);
+        else parts.places.pages(record, frame.data.length);
+        return;
+      }
       case kinds.content:
         files.content(readRecord('content', frame), frame.data.length);
         return;

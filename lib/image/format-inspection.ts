@@ -45,6 +45,10 @@ export function formatInspection(inspection: Inspection): string {
   if (image) {
     lines.push('', 'processes', ...treeLines(image));
     for (const space of image.addressSpaces) lines.push('', ...mapLines(space, image.processes));
+    if (image.places.length > 0) {
+      lines.push('', 'mounts and files that travel');
+      for (const { what, saved } of image.places) lines.push(`  ${text(what)}, ${size(saved)} saved`);
+    }
     if (image.sharedMemory.length > 0) {
       lines.push('', 'shared memory');
       for (const { id, origin, name, size: bytes, saved } of image.sharedMemory) {

@@ -6,6 +6,7 @@
 import { PodError } from '../stream/error.ts';
 import type { Frame } from '../stream/frame.ts';
 import { kindName, kinds } from '../stream/kind.ts';
+import { describePlace } from './describe-place.ts';
 import { bounds, openFileKinds, type TreeEntry } from './model.ts';
 import { type Records, readRecord } from './record.ts';
 
@@ -57,6 +58,7 @@ export interface ImageFacts {
   pod?: Records['pod'];
   processes: ProcessFacts[];
   addressSpaces: AddressSpaceFacts[];
+  places: { path: string; what: string; files: number; saved: number }[];
   sharedMemory: { id: number; origin: string; name: string; size: bigint; saved: number }[];
   openFiles: OpenFileFacts[];
   descriptors: { table: number; fd: number; file: number }[];
@@ -69,6 +71,9 @@ export class ImageInspector {
   #pod: Records['pod'] | undefined;
   readonly #processes = new Map<number, ProcessFacts>();
   readonly #spaces = new Map<number, AddressSpaceFacts>();
+  readonly #places = new Map<number, { record: Records['place']; files: number; saved: number }>();
+  /** Place of a file. */
+  readonly #placeOf = new Map<number, number>();
   readonly #shared = new Map<number, ImageFacts['sharedMemory'][number]>();
   readonly #files = new Map<number, OpenFileFacts>();
   readonly #descriptors: ImageFacts['descriptors'] = [];
@@ -96,6 +101,9 @@ export class ImageInspector {
         break;
       case 'areas':
         this.#addAreas(readRecord('areas', frame));
+        break;
+      case 'place':
+        this.#addPlace(readRecord('place', frame));
         break;
       case 'shm': {
         const { id, origin, size, name, path, sysv } = readRecord('shm', frame);
@@ -146,11 +154,26 @@ export class ImageInspector {
       ...(this.#pod ? { pod: this.#pod } : {}),
       processes: [...this.#processes.values()],
       addressSpaces: [...this.#spaces.values()],
+      places: [...this.#places.values()].map(({ record, files, saved }) => {
+        return { path: record.path, what: describePlace(record, files), files, saved };
+      }),
       sharedMemory: [...this.#shared.values()],
       openFiles: [...this.#files.values()],
       descriptors: this.#descriptors,
       kinds: this.#sizes.facts,
     };
+  }
+
+  #addPlace(record: Records['place']): void {
+    const { id, files = [] } = record;
+    bound(this.#places.size, bounds.places, 'places');
+    const place = this.#places.get(id) ?? { record, files: 0, saved: 0 };
+    this.#places.set(id, place);
+    for (const { file } of files) {
+      bound(place.files, bounds.placedFiles, 'files');
+      place.files += 1;
+      if (file !== undefined) this.#placeOf.set(file, id);
+    }
   }
 
   #addSpace(mm: Records['mm']): void {
@@ -177,7 +200,12 @@ export class ImageInspector {
     }
   }
 
-  #addPages({ mm, shm, addr }: Records['pages'], length: number): void {
+  #addPages({ mm, shm, file, addr }: Records['pages'], length: number): void {
+    if (file !== undefined) {
+      const place = this.#places.get(this.#placeOf.get(file) ?? -1);
+      if (place) place.saved += length;
+      return;
+    }
     if (shm !== undefined) {
       const object = this.#shared.get(shm);
       if (object) object.saved += length;

@@ -47,6 +47,7 @@ const sectionByKind: Partial<Record<KindName, Section>> = {
   hello: 'hello',
   pod: 'pod',
   tree: 'tree',
+  place: 'memory',
   shm: 'memory',
   mm: 'memory',
   areas: 'memory',
@@ -80,6 +81,9 @@ export const bounds = {
   areas: 1 << 20,
   sharedMemory: 65536,
   openFiles: 1 << 19,
+  places: 4096,
+  /** Names in all places. */
+  placedFiles: 1 << 19,
   tables: 32768,
   locks: 1 << 20,
   filters: 16384,

@@ -147,7 +147,8 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     held: true,
     ...(hasOwnNetwork(options) ? { net: options.net! } : {}),
     ...(network?.address === undefined ? {} : { address: network.address }),
-    ...(options.confine ? { confined: true } : { mounts: listMounts(initPid) }),
+    ...(options.confine ? { confined: true } : {}),
+    mounts: listMounts(initPid),
     ...(groups ? { groups: groups.folders, limits: limitsEntry(options.limits!) } : {}),
   };
   writeEntry(entry);

@@ -67,6 +67,8 @@ export interface DumpSessionOptions {
   fate: 'run' | 'kill' | 'suspend';
   /** Of TCP connections to outside. Default: reset. */
   tcp?: ConnectionFate | undefined;
+  /** Folders and files of the session's that go along, absolute, as it sees them. */
+  withFiles?: readonly string[];
   receipt?: WaitOptions;
   onReady?: (memoryBytes: number) => void;
   onLoss?: (sentence: string) => void;
@@ -85,6 +87,7 @@ export async function dumpSession(
       {
         producer: options.producer,
         ...(options.tcp ? { tcp: options.tcp } : {}),
+        ...(options.withFiles ? { withFiles: options.withFiles } : {}),
         onReady: (totals) => options.onReady?.(totals.memoryBytes),
       },
       sink,

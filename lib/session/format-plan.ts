@@ -16,6 +16,7 @@ export function formatPlan(plan: RestartPlan): string {
       (each) =>
         `  ${String(each.pid).padStart(7)} ${plain(each.comm)}${each.threads > 1 ? `, ${each.threads} threads` : ''}${each.state === 'alive' ? '' : `, ${each.state}`}${each.exe ? `  ${plain(each.exe)}` : ''}`,
     ),
+    ...(plan.places.length > 0 ? ['comes along:', ...plan.places.map((place) => `  ${plain(place)}`)] : []),
     `files: ${plan.files.length}, all here`,
     ...plan.files.map((file) => `  ${plain(file)}`),
     ...(plan.losses.length > 0

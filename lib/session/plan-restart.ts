@@ -1,5 +1,6 @@
 /** What a restart would do: every check that needs no task, and the tree it would make. */
 import { ImageRecords } from '../engine/user/image-records.ts';
+import { broughtAlong } from '../engine/user/places/build-places.ts';
 import {
   carriedPaths,
   checkFiles,
@@ -8,6 +9,7 @@ import {
   memoryAtHand,
 } from '../engine/user/preflight.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
+import { describePlace } from '../image/describe-place.ts';
 import type { Records } from '../image/record.ts';
 import { PodError } from '../stream/error.ts';
 import { kinds } from '../stream/kind.ts';
@@ -30,6 +32,8 @@ export interface RestartPlan {
   }[];
   /** Bytes of memory in the image, and what this machine has at hand. */
   memory: { image: number; atHand: number };
+  /** What is mounted and laid, a sentence each. */
+  places: string[];
   files: string[];
   losses: string[];
 }
@@ -72,7 +76,7 @@ export function planRestart(source: Source, options: PlanOptions): RestartPlan {
   checkMachine(options.ignoreCpu ? { ...hello, cpuFeatures: [] } : hello);
   podNameOf(hello.pod, options.name);
   checkTasks(image);
-  checkFiles(image, options.root ?? '');
+  checkFiles(image, options.root ?? '', 'planned');
   return describePlan(image, hello, bytes);
 }
 
@@ -92,6 +96,8 @@ function describePlan(
     if (memfd === undefined && unlinked === undefined) files.add(path);
   }
   for (const path of carriedPaths(image)) files.delete(path);
+  const along = broughtAlong(image);
+  for (const path of files) if (along(path)) files.delete(path);
   return {
     pod: hello.pod,
     imageId: hello.imageId,
@@ -114,6 +120,7 @@ function describePlan(
       };
     }),
     memory: { image: bytes, atHand: Number(memoryAtHand()) },
+    places: [...image.places.values()].map((place) => describePlace(place, place.files.length)),
     files: [...files].sort(),
     losses: hello.losses ?? [],
   };

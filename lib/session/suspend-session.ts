@@ -13,6 +13,8 @@ export interface SuspendOptions {
   producer: string;
   /** Of TCP connections to outside. Default: reset. */
   tcp?: ConnectionFate | undefined;
+  /** Folders and files of the session's that go along. */
+  withFiles?: readonly string[];
   /** Generations to keep on the drive. */
   keep?: number;
   warn(message: string, hint?: string): void;
@@ -45,6 +47,7 @@ export async function suspendSession(
       producer: options.producer,
       fate: 'suspend',
       tcp: options.tcp,
+      ...(options.withFiles ? { withFiles: options.withFiles } : {}),
       ...(options.onReady ? { onReady: options.onReady } : {}),
       onLoss: (sentence) => options.warn(sentence),
     },

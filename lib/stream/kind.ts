@@ -18,6 +18,7 @@ export const kinds = {
   'sysv-semaphores': 23,
   'sysv-queue': 24,
   seccomp: 26,
+  place: 29,
   regular: 32,
   directory: 33,
   device: 34,

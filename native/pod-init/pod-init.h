@@ -56,6 +56,9 @@ void confine_pod(void);
 void seal(void);
 long drop_capabilities(void);
 
+/* view.c: what is said after --view. */
+_Noreturn void view_mounts(char **argument);
+
 /* The poll loop; never returns. */
 _Noreturn void serve(void);
 

@@ -497,6 +497,7 @@ static void read_options(char **argument) {
 _Noreturn __attribute__((used)) void start(long *stack) {
   long count = stack[0];
   close_from(4);
+  if (count > 3 && same((char *)stack[2], "--view")) view_mounts((char **)(stack + 3));
   options.environment = (char **)(stack + 1 + count + 1);
   read_options((char **)(stack + 1));
   take_name();

@@ -74,6 +74,14 @@ const queue = (id: number, more: object = {}): r.Entry => ({
   kind: 'sysv-queue',
   meta: { ...owner, id, capacity: 16384n, types: [], lengths: [], ...more },
 });
+/** A place with these files after its folder. */
+const place = (id: number, files: object[], more: object = {}): r.Entry => {
+  const top = { parent: 0, name: '.', mode: 0o40755 };
+  return { kind: 'place', meta: { id, path: '/work/job', files: [top, ...files], ...more } };
+};
+const file = (file: number, more: object = {}) => {
+  return { parent: 0, name: 'a', mode: 0o100644, file, size: 5000n, ...more };
+};
 const pipe = (id: number, capacity = 4096): r.Entry => ({ kind: 'pipe', meta: { id, capacity } });
 const locks = (file: number, ...list: object[]): r.Entry => ({
   kind: 'file-locks',
@@ -103,6 +111,9 @@ t.test('images that fit', async (t) => {
     shm(3, { origin: 'sysv', sysv: sysv(32769, 7) }),
     shm(4, { origin: 'sysv', sysv: sysv(0) }),
     shm(5, { origin: 'sysv', sysv: sysv(1) }),
+    place(1, [file(1), { parent: 0, name: 'b', mode: 0o40700 }], { mount: { type: 'tmpfs', flags: ['ro'] } }),
+    { kind: 'place', meta: { id: 1, path: '/work/job', files: [file(7, { parent: 2 })] } } as r.Entry,
+    place(4, [{ parent: 0, name: 'c', mode: 0o120777, target: '../..' }, file(9, { name: 'd' })]),
     r.mm(1, {
       exeShm: 2,
       vdso: { start: 0x7ffff0006000n, size: 0x2000n, vvarStart: 0x7ffff0000000n, vvarSize: 0x6000n },
@@ -140,7 +151,7 @@ t.test('images that fit', async (t) => {
     content(3, 10, { rights: [1, 8] }),
     socket(4, { peer: 3 }),
     socket(5, { type: 'dgram', state: 'connected', peer: 6 }),
-    socket(6, { type: 'dgram', state: 'unconnected', address: new TextEncoder().encode('/run/log') }),
+    socket(6, { type: 'dgram', state: 'unconnected', address: new TextEncoder().encode('/run/../run/log') }),
     regular(7, { memfd: 1, path: '/memfd:x' }),
     regular(10, { unlinked: 2 }),
     {
@@ -168,6 +179,7 @@ t.test('images that fit', async (t) => {
     r.thread('2.6', 3, 3),
     r.pages({ addr: 0x20000n }, 2),
     r.pages({ addr: 0x40000n }),
+    { kind: 'pages', meta: { file: 7, addr: 4096n }, data: new Uint8Array(4096) } as r.Entry,
     { kind: 'pages', meta: { shm: 1, addr: 4096n }, data: new Uint8Array(4096) } as r.Entry,
   ];
   t.equal(failureOf(rich), undefined);
@@ -320,6 +332,53 @@ t.test('images that do not fit are damaged, and the message names what', async (
       before('fs', semaphores(5, 1, new Uint8Array(2), { pid: 77, number: 0, adjust: 1 })),
       /not alive/,
     ],
+    ['a place twice', before('mm', place(1, []), place(1, [], { path: '/other' })), /defined twice/],
+    ['places upside down', before('mm', place(2, []), place(1, [])), /comes after/],
+    ['a place that climbs', before('mm', place(1, [], { path: '/work/../etc' })), /'\.\.'/],
+    ['a place of nothing', before('mm', { kind: 'place', meta: { id: 1, path: '/a' } }), /neither mounted/],
+    ["files in the kernel's tree", before('mm', place(1, [], { path: '/proc/sys' })), /kernel/],
+    ['a name that climbs', before('mm', place(1, [file(1, { name: '..' })])), /impossible name/],
+    ['a second top', before('mm', place(1, [file(1, { name: '.' })])), /impossible name/],
+    [
+      'a file in a link',
+      before(
+        'mm',
+        place(1, [{ parent: 0, name: 'l', mode: 0o120777, target: '/etc' }, file(1, { parent: 1 })]),
+      ),
+      /no folder/,
+    ],
+    ['a file in what comes later', before('mm', place(1, [file(1, { parent: 2 })])), /no folder/],
+    ['a file in itself', before('mm', place(1, [file(1, { parent: 1 })])), /no folder/],
+    ['a link that leads nowhere', before('mm', place(1, [{ ...file(1), target: 'x' }])), /leads nowhere/],
+    ['a file of no type', before('mm', place(1, [file(1, { mode: 0o644 })])), /no type/],
+    ['a FIFO with contents', before('mm', place(1, [file(1, { mode: 0o10644 })])), /no regular file/],
+    ['a file twice', before('mm', place(1, [file(1), file(1, { name: 'b' })])), /in two places/],
+    ['another name of nothing', before('mm', place(1, [{ ...file(1), link: 3 }])), /not before it/],
+    ['another name of a folder', before('mm', place(1, [{ ...file(1), link: 0 }])), /not before it/],
+    [
+      'a bind of nothing',
+      before('mm', place(1, [], { mount: { type: 'bind', flags: [] } })),
+      /bind mount of/,
+    ],
+    [
+      'files in a bind mount',
+      before('mm', place(1, [], { mount: { type: 'bind', source: '/a', flags: [] } })),
+      /can't take/,
+    ],
+    [
+      'a bind that climbs',
+      before('mm', {
+        kind: 'place',
+        meta: { id: 1, path: '/a', mount: { type: 'bind', source: '/a/../..', flags: [] } },
+      }),
+      /'\.\.'/,
+    ],
+    [
+      'pages of no file',
+      [...r.simpleImage('2.6'), { kind: 'pages', meta: { file: 1, addr: 0n }, data: new Uint8Array(4096) }],
+      /in no place/,
+    ],
+    ['a place among the files', before('fs', place(1, [])), /comes after/],
     ['a queue of fewer bytes', before('fs', queue(5, { types: [1n], lengths: [2] })), /instead of 2/],
     ['a queue of no types', before('fs', queue(5, { lengths: [0] })), /0 types and 1 lengths/],
     ['a message of type 0', before('fs', queue(5, { types: [0n], lengths: [0] })), /no type/],
@@ -459,7 +518,6 @@ t.test('images that do not fit are damaged, and the message names what', async (
     ['relative path', withMeta('device', { path: 'dev/null' }), /not absolute/],
     ['climbing path', withMeta('device', { path: '/dev/../../x' }), /'\.\.'/],
     ['climbing cwd', withMeta('fs', { cwd: '/..' }), /'\.\.'/],
-    ['climbing socket', before('fs', socket(5, { address: new TextEncoder().encode('../x') })), /'\.\.'/],
     ['descriptor of nothing', before('fs', r.fdTable(2, 9)), /open file 9/],
     [
       'descriptors out of order',

@@ -166,6 +166,18 @@ export const SYS = {
   set_mempolicy: 238,
   get_mempolicy: 239,
   sched_getattr: 315,
+  mount: 165,
+  umount2: 166,
+  lsetxattr: 189,
+  lgetxattr: 192,
+  llistxattr: 195,
+  mkdirat: 258,
+  mknodat: 259,
+  unlinkat: 263,
+  linkat: 265,
+  symlinkat: 266,
+  open_tree: 428,
+  openat2: 437,
 } as const;
 
 export const PTRACE = {

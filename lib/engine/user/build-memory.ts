@@ -37,12 +37,20 @@ export class SpaceBuilder {
   readonly #warn: (sentence: string) => void;
   readonly #vdso: VdsoBuilder;
   #site: Range = { start: 0n, end: 0n };
+  /** Its executable comes with the image: nobody may run what is still written. */
+  readonly exeComesLate: boolean;
 
-  constructor(task: NewTask, space: SpaceImage, warn: (sentence: string) => void) {
+  constructor(
+    task: NewTask,
+    space: SpaceImage,
+    { along, warn }: { along: (path: string) => boolean; warn: (sentence: string) => void },
+  ) {
     this.#task = task;
     this.#space = space;
     this.#warn = warn;
     this.#vdso = new VdsoBuilder(task, space);
+    const { exe, exeShm } = space.record;
+    this.exeComesLate = exeShm !== undefined || along(exe.path);
   }
 
   /** Where the kernel's vdso is, and the session's. */
@@ -219,7 +227,7 @@ export class SpaceBuilder {
     return found;
   }
 
-  /** Name an executable that has no name any more, when its bytes are there: a descriptor of the task, closed here. */
+  /** Name an executable that comes with the image, when its bytes are there: a descriptor of the task, closed here. */
   setExecutable(fd: number | bigint): void {
     this.#setMap(BigInt(fd));
   }
@@ -229,7 +237,7 @@ export class SpaceBuilder {
     const { record } = this.#space;
     remote.reset();
     // An heir has its base's executable already, and while areas of it are mapped can't name it again.
-    const given = record.exeShm !== undefined || record.base !== undefined;
+    const given = this.exeComesLate || record.base !== undefined;
     this.#setMap(given ? undefined : openMapped(remote, record.exe.path, 0));
     // While it is filled: a page here and there must not take two megabytes each, where the kernel always does so.
     remote.run([[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]]);
@@ -306,7 +314,7 @@ const adviceNumbers = {
 
 const hex = (word: Word) => word.toString(16);
 
-function openMapped(remote: Remote, path: string, mode: number): bigint {
+export function openMapped(remote: Remote, path: string, mode: number): bigint {
   remote.reset();
   const [fd] = remote.run([[SYS.openat, AT_FDCWD, remote.putString(path), mode | O.cloexec]]);
   if (fd! < 0n)

@@ -15,6 +15,7 @@ import { AT_FDCWD, F, O, PROT, SYS } from './abi.ts';
 import { type ImageRecords, needed } from './image-records.ts';
 import { borrow, closeLocal, codeOf, control } from './objects/local-calls.ts';
 import { makeSysvSegment, settleSysvSegment } from './objects/sysv-shm.ts';
+import { splitSeconds } from './places/attributes.ts';
 import type { Remote } from './remote.ts';
 import { segmentName } from './segment-name.ts';
 
@@ -269,13 +270,6 @@ export class SegmentBuilder {
       );
     }
   }
-}
-
-/** Seconds, and nanoseconds that are never negative. */
-function splitSeconds(ns: bigint): [bigint, bigint] {
-  const second = 1_000_000_000n;
-  const rest = ((ns % second) + second) % second;
-  return [(ns - rest) / second, rest];
 }
 
 /** Whether an area is mapped from a descriptor for reading: it must not become writable, or hold up what runs it. */

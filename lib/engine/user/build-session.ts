@@ -17,6 +17,7 @@ import type { NewTask } from './new-task.ts';
 import { arrangeKeys, usesKeys } from './objects/protection-keys.ts';
 import { makeQueues } from './objects/sysv-queue.ts';
 import { makeSemaphores } from './objects/sysv-semaphores.ts';
+import { broughtAlong, PlaceBuilder } from './places/build-places.ts';
 import { checkFiles, memoryAtHand } from './preflight.ts';
 import { isGone } from './proc.ts';
 import type { Remote } from './remote.ts';
@@ -58,6 +59,9 @@ export class SessionBuilder {
   readonly #arranged = new Set<number>();
   #start: SessionStart | undefined;
   #segments: SegmentBuilder | undefined;
+  #places: PlaceBuilder | undefined;
+  /** Whether a file comes with the image. */
+  #along: (path: string) => boolean = () => false;
 
   constructor(image: ImageRecords, pod: EmptyPod, options: RestartOptions) {
     this.#image = image;
@@ -67,7 +71,6 @@ export class SessionBuilder {
 
   build(): void {
     const init = this.#pod.initPid;
-    checkFiles(this.#image, `/proc/${init}/root`);
     this.#warnOfCut();
     const threads = [...this.#image.processes.values()].flatMap((each) => each.threads);
     const borrowed = borrowInit(
@@ -78,6 +81,17 @@ export class SessionBuilder {
     const builder = borrowed.task;
     this.#setNames(builder.remote);
     const { warn } = this.#options;
+    const places = new PlaceBuilder({
+      tid: builder.tid,
+      remote: builder.remote,
+      confined: this.#pod.capabilities !== undefined,
+      rooted: this.#image.pod?.rooted === true,
+      warn,
+    });
+    this.#places = places;
+    places.make(this.#image);
+    this.#along = broughtAlong(this.#image);
+    checkFiles(this.#image, `/proc/${init}/root`, 'made');
     const segments = new SegmentBuilder(builder, warn);
     this.#segments = segments;
     segments.make(this.#image);
@@ -133,6 +147,10 @@ export class SessionBuilder {
   pages(record: Records['pages'], data: Uint8Array): void {
     if (data.length % pageSize !== 0)
       throw new PodError('damaged', 'a PAGES frame has no whole number of pages');
+    if (record.file !== undefined) {
+      this.#places!.fill(record.file, record.addr, data);
+      return;
+    }
     if (record.shm !== undefined) {
       this.#segments!.fill(record.shm, record.addr, data);
       return;
@@ -165,6 +183,7 @@ export class SessionBuilder {
       tree: this.#tree!,
       files: this.#files!,
       segments: this.#segments!,
+      places: this.#places!,
       spaces: this.#spaces,
       capabilities: this.#pod.capabilities,
       warn: this.#options.warn,
@@ -179,6 +198,7 @@ export class SessionBuilder {
   /** Kill everything made so far, and reap it: a tracer's dead hold up the end of their pid namespace. */
   destroy(): void {
     this.#segments?.close();
+    this.#places?.undo();
     kill(this.#pod.initPid);
     // The youngest first: a process is gone only after its threads, pid 1 only after all others.
     for (const tid of [...(this.#init?.task.family ?? [])].reverse()) reap(tid);
@@ -221,7 +241,8 @@ export class SessionBuilder {
         continue;
       }
       const space = needed(this.#image.spaces, id, 'address space');
-      const builder = new SpaceBuilder(task, space, this.#options.warn);
+      const { warn } = this.#options;
+      const builder = new SpaceBuilder(task, space, { along: this.#along, warn });
       builder.map(this.#segments!);
       if (keyed) arrangeKeys(task, space, this.#image.spaces.get(space.record.base ?? -1));
       this.#spaces.set(id, { builder, task });

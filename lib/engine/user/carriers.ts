@@ -133,31 +133,6 @@ export class Carriers {
     return carrier.id;
   }
 
-  /** A file of the pod's own /dev/shm: `outside` is its path here, `path` in the pod. Who has it open names that. */
-  ofNamed(outside: string, path: string): void {
-    const refuse = (why: string, hint: string): never => {
-      throw new PodError('cannot-checkpoint', `${path}, which ends with the pod, ${why}`, hint);
-    };
-    if (path.includes('\ufffd')) refuse('has a name that is not UTF-8', 'give it another name');
-    const fd = openQuietly(outside) ?? refuse("can't be read", 'dump as its owner, or as root');
-    const stat = fstatSync(fd, { bigint: true });
-    if (stat.nlink > 1n) {
-      closeSync(fd);
-      refuse('has several names (hard links)', 'leave it one name');
-    }
-    const id = this.#byKey.size;
-    this.#byKey.set(keyOf(stat), {
-      id,
-      origin: 'named',
-      link: path,
-      path,
-      fd,
-      stat,
-      mapped: [],
-      owner: path,
-    });
-  }
-
   /** A System V segment that is attached. */
   ofSysv(pid: number, area: MappedArea, segment: SysvSegment, owner: string): number {
     const key = `sysv ${segment.id}`;

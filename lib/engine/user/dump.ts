@@ -17,10 +17,8 @@ import { StreamWriter } from '../../stream/stream-writer.ts';
 import type { DumpOptions, DumpTarget, StoppedSession } from '../engine.ts';
 import { pageSize, SYS } from './abi.ts';
 import { Carriers } from './carriers.ts';
-import { refuseChangedMounts } from './changed-mounts.ts';
 import { collectFiles, type TableOwner } from './collect-files.ts';
 import { MemoryCollector } from './collect-memory.ts';
-import { collectNamed } from './collect-named.ts';
 import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
 import { Freezer } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
@@ -35,6 +33,7 @@ import { listSysvSegments } from './objects/sysv-shm.ts';
 import { dumpNetwork } from './own-network.ts';
 import { Pagemaps, type PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
+import { collectPlaces, type Places } from './places/collect-places.ts';
 import { cpuFlags } from './preflight.ts';
 import { describeProcess, isGone, readStatus } from './proc.ts';
 import type { Remote } from './remote.ts';
@@ -72,6 +71,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     barrier?.lower();
     barrier = undefined;
   };
+  let places: Places | undefined;
   try {
     const frozen = freezer.freeze(target.roots);
     if (frozen.every((process) => process.zombie))
@@ -81,9 +81,13 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     const view = new SessionView(frozen);
     let collected: Collected;
     try {
+      refuseMixedNamespaces(view, target.init);
+      const loss = (sentence: string) => view.losses.push(sentence);
+      places = collectPlaces(target, view.alive[0]!.pid, options.withFiles ?? [], loss);
       collected = collect(target, view, putOff, {
         carriers,
         pagemaps,
+        places,
         holdBack:
           options.tcp === 'keep'
             ? () => {
@@ -120,6 +124,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
   } finally {
     carriers.close();
     pagemaps.close();
+    places?.close();
   }
 }
 
@@ -174,6 +179,7 @@ interface Collected {
   tree: Records['tree']['processes'];
   records: OutRecord[];
   pages: PageSource[];
+  places: Places;
   /** Just before the session is ended. */
   end: () => void;
 }
@@ -185,12 +191,11 @@ function collect(
   {
     carriers,
     pagemaps,
+    places,
     holdBack,
-  }: { carriers: Carriers; pagemaps: Pagemaps; holdBack: (() => void) | undefined },
+  }: { carriers: Carriers; pagemaps: Pagemaps; places: Places; holdBack: (() => void) | undefined },
 ): Collected {
-  refuseMixedNamespaces(view, target.init);
   if (target.init !== undefined) refusePosixQueues(target.init, view.alive[0]!.pid);
-  if (target.mounts) refuseChangedMounts(view.alive[0]!.pid, target.mounts.before, target.mounts.root);
   const sharing = {
     vm: new SharedObjects('vm'),
     files: new SharedObjects('files'),
@@ -235,9 +240,6 @@ function collect(
     target.init === undefined ? [] : [...dumpSemaphores(view, target.init), ...dumpQueues(view)];
   const network = dumpNetwork(target, view);
   holdBack?.();
-  if (target.rooted) collectNamed(view.alive[0]!.pid, carriers, (sentence) => view.losses.push(sentence));
-  const how = { putOff, keepsConnections: holdBack !== undefined };
-  const files = collectFiles(view, tables, [...mmOwners.values()], how, carriers);
   files.release();
   const loss = (sentence: string) => view.losses.push(sentence);
   const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, pagemaps, loss });
@@ -285,8 +287,17 @@ function collect(
     network,
     clocks,
     tree,
-    records: [...records, ...files.records, ...messages, ...shared, ...filters.records, ...tasks],
+    records: [
+      ...places.records,
+      ...records,
+      ...files.records,
+      ...messages,
+      ...shared,
+      ...filters.records,
+      ...tasks,
+    ],
     pages,
+    places,
     end: files.end,
   };
 }
@@ -351,7 +362,9 @@ function write(
   { writer, pagemaps }: { writer: StreamWriter; pagemaps: Pagemaps },
 ): string {
   const sources = countPages(collected.pages, pagemaps);
-  const memoryBytes = sources.reduce((sum, { ranges }) => sum + totalOf(ranges), 0);
+  const { places } = collected;
+  const placed = places.bytes.memory + places.bytes.disk;
+  const memoryBytes = sources.reduce((sum, { ranges }) => sum + totalOf(ranges), placed);
   // An unlinked file takes room on its file system again, not in memory.
   const unlinked = new Set(
     collected.records.flatMap(({ name, meta }) =>
@@ -360,7 +373,7 @@ function write(
   );
   const fileBytes = sources
     .filter(({ source }) => 'shm' in source.key && unlinked.has(source.key.shm))
-    .reduce((sum, { ranges }) => sum + totalOf(ranges), 0);
+    .reduce((sum, { ranges }) => sum + totalOf(ranges), places.bytes.disk);
   options.onReady?.({
     memoryBytes,
     processes: view.processes.length,
@@ -385,6 +398,7 @@ function write(
     options.onProgress?.(done);
   };
   const out = { writer, buffer, pagemaps, onRead };
+  places.write(out);
   for (const { source, ranges } of sources) writePages(out, source, ranges);
   writer.end();
   return imageId;
@@ -411,6 +425,7 @@ const needs: Partial<Record<keyof Records, string>> = {
   signalfd: 'signalfd',
   inotify: 'inotify',
   pidfd: 'pidfd',
+  place: 'places',
   'sysv-semaphores': 'sysv-semaphores',
   'sysv-queue': 'sysv-queues',
 };

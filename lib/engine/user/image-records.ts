@@ -23,6 +23,9 @@ export interface SpaceImage {
   areas: Area[];
 }
 
+/** All frames of a place together. */
+export type PlaceImage = Records['place'] & { files: NonNullable<Records['place']['files']> };
+
 export interface ObjectImage {
   name: keyof Records;
   record: { id: number };
@@ -44,6 +47,7 @@ const notObjects = new Set<string>([
   'error',
   'pod',
   'tree',
+  'place',
   'shm',
   'mm',
   'areas',
@@ -64,6 +68,7 @@ export class ImageRecords {
   hello: Records['hello'] | undefined;
   pod: Records['pod'] | undefined;
   readonly tree: TreeEntry[] = [];
+  readonly places = new Map<number, PlaceImage>();
   readonly segments = new Map<number, Records['shm']>();
   readonly spaces = new Map<number, SpaceImage>();
   /** Open-file objects in the order of the stream, which is that of dependency. */
@@ -109,6 +114,13 @@ export class ImageRecords {
       case 'tree':
         this.tree.push(...readRecord(name, frame).processes);
         return;
+      case 'place': {
+        const { files = [], ...record } = readRecord(name, frame);
+        const known = this.places.get(record.id);
+        if (known) for (const file of files) known.files.push(file);
+        else this.places.set(record.id, { ...record, files });
+        return;
+      }
       case 'shm': {
         const record = readRecord(name, frame);
         this.segments.set(record.id, record);

@@ -12,7 +12,7 @@ import type { Remote } from './remote.ts';
 /** Pages of one object that go into the image, and where they can be read. */
 export interface PageSource {
   /** Key of the PAGES record. */
-  key: { mm: number } | { shm: number };
+  key: { mm: number } | { shm: number } | { file: number };
   /** Host pid to read through; or, for `fd`, none. */
   pid?: number;
   /** Our own descriptor to read from: a file that no path leads to. */

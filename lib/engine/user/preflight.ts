@@ -6,6 +6,7 @@ import { PROT, pageSize } from './abi.ts';
 import type { ImageRecords } from './image-records.ts';
 import { checkInheritance, inheritedMemory } from './inheritance.ts';
 import { checkKeys, protectionKeys } from './objects/protection-keys.ts';
+import { broughtAlong } from './places/build-places.ts';
 
 /** Flags of /proc/cpuinfo that programs see by CPUID and choose code by; the rest is the kernel's own business. */
 const programFeatures =
@@ -26,6 +27,7 @@ const knownFeatures = new Set([
   'memfd',
   'mapped-locks',
   'descriptors-in-flight',
+  'places',
   'seccomp',
   'socket-backlog',
   'split-threads',
@@ -129,11 +131,17 @@ export function checkTasks(image: ImageRecords): void {
   }
 }
 
-/** Files that are mapped, run or worked in; `root` is the pod's root seen from here. */
-export function checkFiles(image: ImageRecords, root: string): void {
-  const carried = carriedPaths(image);
+/**
+ * Files that are mapped, run or worked in; `root` is the pod's root seen from here, in which the `places` of the image
+ * are made or not yet.
+ */
+export function checkFiles(image: ImageRecords, root: string, places: 'made' | 'planned'): void {
+  const named = carriedPaths(image);
+  const along = places === 'made' ? () => false : broughtAlong(image);
+  const carried = { has: (path: string) => named.has(path) || along(path) };
   for (const { record, areas } of image.spaces.values()) {
-    if (record.exeShm === undefined) checkFile(root, record.exe.path, record.exe.size, true);
+    if (record.exeShm === undefined && !carried.has(record.exe.path))
+      checkFile(root, record.exe.path, record.exe.size, true);
     for (const area of areas) {
       if (area.kind !== 'file' || !area.file || carried.has(area.file.path)) continue;
       checkFile(root, area.file.path, area.file.size, !area.shared);

@@ -5,7 +5,7 @@
 import { SYS } from './abi.ts';
 import type { BorrowedInit } from './borrowed-init.ts';
 import type { FileBuilder, Table } from './build-files.ts';
-import type { SpaceBuilder } from './build-memory.ts';
+import { openMapped, type SpaceBuilder } from './build-memory.ts';
 import * as build from './build-process.ts';
 import type { SegmentBuilder } from './build-segments.ts';
 import { type BuiltTree, detach } from './build-tree.ts';
@@ -14,6 +14,7 @@ import type { NewTask } from './new-task.ts';
 import { restoreFilters } from './objects/seccomp.ts';
 import { fetchFile } from './objects/share-file.ts';
 import { settleSemaphores } from './objects/sysv-semaphores.ts';
+import type { PlaceBuilder } from './places/build-places.ts';
 import { readStat } from './proc.ts';
 import { setAutogroups } from './scheduling.ts';
 import { armOverrun, armTimers, makeTimers } from './timers.ts';
@@ -30,6 +31,7 @@ export interface MadeSession {
   tree: BuiltTree;
   files: FileBuilder;
   segments: SegmentBuilder;
+  places: PlaceBuilder;
   spaces: ReadonlyMap<number, Space>;
   /** All that a task may have; absent: whatever the image says and the pod can give. */
   capabilities: bigint | undefined;
@@ -56,8 +58,9 @@ export class SessionStart {
 
   /** All but letting it run. Returns the pid (inside) of its topmost process. */
   finish(): number {
-    const { tree, files, segments, spaces } = this.#made;
+    const { tree, files, segments, places, spaces } = this.#made;
     segments.settle();
+    places.settle();
     const sets = [...tree.tasks.values()].map((task) => {
       const image = build.processOf(this.#made.image, task);
       return { image, tasks: [task, ...build.makeThreads(task, image)] };
@@ -85,6 +88,7 @@ export class SessionStart {
     this.#settle(stopped);
     this.#detach(stopped);
     for (const set of stopped) this.#settleStop(set);
+    places.finish();
     files.arm();
     this.#settle(running);
     this.#running = running;
@@ -120,12 +124,14 @@ export class SessionStart {
     this.#made.segments.closeWriters();
     for (const { record } of this.#made.image.spaces.values()) {
       const space = this.#made.spaces.get(record.id);
-      if (record.exeShm === undefined || !space) continue;
-      const source = {
-        pid: this.#made.init.task.inner,
-        fd: this.#made.segments.descriptor(record.exeShm, true),
-      };
-      space.builder.setExecutable(fetchFile(source, space.task.remote));
+      if (!space?.builder.exeComesLate) continue;
+      const { inner, remote } = this.#made.init.task;
+      const fd =
+        record.exeShm === undefined
+          ? Number(openMapped(remote, record.exe.path, 0))
+          : this.#made.segments.descriptor(record.exeShm, true);
+      space.builder.setExecutable(fetchFile({ pid: inner, fd }, space.task.remote));
+      if (record.exeShm === undefined) remote.run([[SYS.close, fd]]);
     }
   }
 

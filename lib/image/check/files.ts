@@ -238,7 +238,7 @@ export class FilesCheck {
     const { id, peer, folder } = record;
     this.#containers.set(id, { limit: BigInt(bounds.socketQueue), used: 0n, file: false });
     if (folder !== undefined) checkPath(folder, name);
-    for (const address of [record.address, record.peerAddress]) checkSocketName(address, name);
+    // A socket's name is what the program said, '..' and all: it is looked up in the pod's root.
     for (const client of record.waiting ?? []) if (client >= 0) this.#later.set(client, name);
     if (record.awaits !== undefined) this.#later.set(record.awaits, name);
     if (peer === undefined) return;
@@ -312,11 +312,4 @@ function checkAddress(
 
 function requireAddress(address: Uint8Array | undefined, name: string, whose: string): void {
   if (!address) throw damaged(`${name} lacks ${whose} address`);
-}
-
-/** sun_path: a relative one is allowed (it is relative to where the program was), '..' is not. */
-function checkSocketName(address: Uint8Array | undefined, name: string): void {
-  if (!address || address.length === 0 || address[0] === 0) return;
-  const path = Buffer.from(address).toString('latin1').split('\0', 1)[0]!;
-  checkPath(path.startsWith('/') ? path : `/${path}`, name);
 }

@@ -27,6 +27,15 @@ export function relocateMemory(shm: Records['shm'], rules: PathRules): Records['
   return shm.origin === 'named' ? shm : relocatePath(shm, 'shm', rules);
 }
 
+/** Where it is, and what a bind mount shows. */
+export function relocatePlace(place: Records['place'], rules: PathRules): Records['place'] {
+  const moved = relocatePath(place, 'place', rules);
+  const { mount } = place;
+  if (mount?.type !== 'bind' || mount.source === undefined) return moved;
+  const source = rules.apply(mount.source, `place ${place.id}`);
+  return source === mount.source ? moved : { ...moved, mount: { ...mount, source } };
+}
+
 export function relocatePod(pod: Records['pod'], rules: PathRules): Records['pod'] {
   const root = rules.apply(pod.root, 'the root of the session');
   return root === pod.root ? pod : { ...pod, root };

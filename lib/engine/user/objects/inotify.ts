@@ -221,13 +221,16 @@ export const inotify: FileObject = {
   restore(_name, meta, context) {
     const record = meta as Records['inotify'];
     const fd = Number(context.builder.call('inotify_init1', SYS.inotify_init1, record.flags & O.nonblock));
-    for (const watch of [...record.watches].sort((a, b) => a.wd - b.wd)) addWatch(fd, watch, context);
     setStatusFlags(fd, record.flags, context);
     context.keep(record.id, fd);
   },
 
   arm(_name, meta, context) {
     const record = meta as Records['inotify'];
+    // What the making itself does to files is no news for the session.
+    const fd = context.descriptor(record.id);
+    for (const watch of [...record.watches].sort((a, b) => a.wd - b.wd)) addWatch(fd, watch, context);
+    setStatusFlags(fd, record.flags, context);
     armOwner(record.id, record.owner, context);
   },
 };

@@ -1,0 +1,59 @@
+/** Extended attributes, and times, of what lies at a path. */
+import { native } from '../../../../native/index.ts';
+import type { Records } from '../../../image/record.ts';
+import { PodError } from '../../../stream/error.ts';
+import { AT_FDCWD, SYS } from '../abi.ts';
+import { codeOf } from '../objects/local-calls.ts';
+
+export type PlacedFile = NonNullable<Records['place']['files']>[number];
+type Attributes = NonNullable<PlacedFile['attributes']>;
+
+/** Labels of security modules belong to the machine. */
+const carried = /^(user\.|trusted\.|security\.capability$|system\.posix_acl_(access|default)$)/;
+const mostBytes = 65536;
+
+export const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`);
+
+/** Those of the file system that can be carried. `name` is for people. */
+export function readAttributes(path: string, name: string): Attributes | undefined {
+  const list = new Uint8Array(mostBytes);
+  let length: number;
+  try {
+    length = Number(native().syscall(SYS.llistxattr, cString(path), list, list.length));
+  } catch (cause) {
+    if (codeOf(cause) === 'EOPNOTSUPP') return undefined;
+    throw cause;
+  }
+  if (length === 0) return undefined;
+  const found: Attributes = [];
+  const names = Buffer.from(list.buffer, 0, length).toString('latin1').split('\0');
+  for (const raw of names) {
+    const key = Buffer.from(raw, 'latin1').toString('utf8');
+    if (!carried.test(key)) continue;
+    if (key.includes('\ufffd'))
+      throw new PodError('cannot-checkpoint', `${name} has an attribute whose name is not UTF-8`);
+    const value = new Uint8Array(mostBytes);
+    const bytes = Number(native().syscall(SYS.lgetxattr, cString(path), cString(key), value, value.length));
+    found.push({ name: key, value: value.slice(0, bytes) });
+  }
+  return found.length > 0 ? found : undefined;
+}
+
+export function setAttributes(path: string, attributes: Attributes): void {
+  for (const { name, value } of attributes)
+    native().syscall(SYS.lsetxattr, cString(path), cString(name), value, value.length, 0);
+}
+
+/** utimensat(2), of a link itself. */
+export function setTimes(path: string, atimeNs: bigint, mtimeNs: bigint): void {
+  const times = [atimeNs, mtimeNs].flatMap(splitSeconds);
+  const bytes = new Uint8Array(BigInt64Array.from(times).buffer);
+  native().syscall(SYS.utimensat, AT_FDCWD, cString(path), bytes, 0x100 /* AT_SYMLINK_NOFOLLOW */);
+}
+
+/** Seconds, and nanoseconds that are never negative. */
+export function splitSeconds(ns: bigint): [bigint, bigint] {
+  const second = 1_000_000_000n;
+  const rest = ((ns % second) + second) % second;
+  return [(ns - rest) / second, rest];
+}
