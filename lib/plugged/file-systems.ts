@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { listMounts, mountPoint } from '../runtime/mount-list.ts';
+import { type Mount, readMounts } from '../runtime/mount-list.ts';
 
 /** udev's links to the devices. */
 const links = '/dev/disk/by-uuid';
@@ -42,24 +42,26 @@ function deviceNumber(encoded: number): string {
   return `${major}:${minor & 0xffffffffn}`;
 }
 
+function mountOf(device: number): Mount | undefined {
+  const name = deviceNumber(device);
+  return readMounts('self').find((mount) => mount.device === name && mount.root === '/');
+}
+
 /** Where the whole of a device is mounted; undefined when it is not. */
 export function mountedAt(device: string): string | undefined {
-  const start = `${deviceNumber(statSync(device).rdev)} / `;
-  const mount = listMounts('self').find((key) => key.startsWith(start));
-  return mount === undefined ? undefined : mountPoint(mount);
+  return mountOf(statSync(device).rdev)?.where;
 }
 
 /** UUID and mount point of the file system a folder lies on; undefined when it is on no device that has one. */
 export function fileSystemOf(folder: string): { uuid: string; at: string } | undefined {
   const { dev } = statSync(folder);
-  const start = `${deviceNumber(dev)} / `;
-  const mount = listMounts('self').find((key) => key.startsWith(start));
+  const mount = mountOf(dev);
   if (mount === undefined) return undefined;
   const uuid =
     linked().find((name) => statSync(join(links, name), { throwIfNoEntry: false })?.rdev === dev) ??
     blkid('-o', 'value', '-s', 'UUID', `/dev/block/${deviceNumber(dev)}`) ??
-    blkid('-o', 'value', '-s', 'UUID', sourceOf(mountPoint(mount)));
-  return uuid === undefined ? undefined : { uuid, at: mountPoint(mount) };
+    blkid('-o', 'value', '-s', 'UUID', sourceOf(mount.where));
+  return uuid === undefined ? undefined : { uuid, at: mount.where };
 }
 
 /** The device as it was named to mount(8): findmnt(8). */
