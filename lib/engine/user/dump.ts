@@ -240,6 +240,8 @@ function collect(
     target.init === undefined ? [] : [...dumpSemaphores(view, target.init), ...dumpQueues(view)];
   const network = dumpNetwork(target, view);
   holdBack?.();
+  const how = { putOff, keepsConnections: holdBack !== undefined };
+  const files = collectFiles(view, tables, [...mmOwners.values()], how, carriers);
   files.release();
   const loss = (sentence: string) => view.losses.push(sentence);
   const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, pagemaps, loss });
