@@ -208,6 +208,8 @@ function apply(local: number, { level, option, value }: SavedOption, context: Re
   try {
     setOption(local, level, option, value);
   } catch (cause) {
+    // An accepted socket has some of its listener, and takes them no more.
+    if (Buffer.from(getOption(local, level, option) ?? []).equals(value)) return;
     context.warn(`option ${option} of level ${level} of a socket can't be set here (${codeOf(cause)})`);
   }
 }
