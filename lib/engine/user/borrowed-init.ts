@@ -15,19 +15,19 @@ export interface BorrowedInit {
   giveBack(): void;
 }
 
-/**
- * `pid` of the host. Whoever it forks is traced too, and dies with us; when the session is `filtered` (seccomp), its
- * filters don't see the calls that we make in it after they are in place.
- */
-export function borrowInit(pid: number, filtered: boolean): BorrowedInit {
+export interface BorrowOptions {
+  /** When the session that it builds has filters (seccomp), they don't see the calls that we make in it behind them. */
+  filtered?: boolean;
+  /** It has a session, and goes on should we die. Otherwise it and all that it forks are traced, and die with us. */
+  runsOn?: boolean;
+}
+
+/** `pid` of the host. */
+export function borrowInit(pid: number, { filtered = false, runsOn = false }: BorrowOptions): BorrowedInit {
   const addon = native();
-  const options =
-    PTRACE.optionSysGood |
-    PTRACE.optionTraceFork |
-    PTRACE.optionTraceVfork |
-    PTRACE.optionTraceClone |
-    PTRACE.optionExitKill |
-    (filtered ? PTRACE.optionSuspendSeccomp : 0);
+  const builds =
+    PTRACE.optionTraceFork | PTRACE.optionTraceVfork | PTRACE.optionTraceClone | PTRACE.optionExitKill;
+  const options = PTRACE.optionSysGood | (runsOn ? 0 : builds) | (filtered ? PTRACE.optionSuspendSeccomp : 0);
   const before = new Set(listDescriptors(pid));
   try {
     addon.seize(pid, options);

@@ -73,10 +73,8 @@ export class SessionBuilder {
     const init = this.#pod.initPid;
     this.#warnOfCut();
     const threads = [...this.#image.processes.values()].flatMap((each) => each.threads);
-    const borrowed = borrowInit(
-      init,
-      threads.some(({ record }) => record.seccomp !== undefined),
-    );
+    const filtered = threads.some(({ record }) => record.seccomp !== undefined);
+    const borrowed = borrowInit(init, { filtered });
     this.#init = borrowed;
     const builder = borrowed.task;
     this.#setNames(builder.remote);

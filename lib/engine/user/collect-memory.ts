@@ -131,12 +131,12 @@ export class MemoryCollector {
   }
 
   finish(): CollectedMemory {
-    for (const { id, key } of this.#ipc.segments.values()) {
-      if (!this.#ipc.own || this.#attachedSegments.has(id)) continue;
+    for (const { id, key, attached } of this.#ipc.segments.values()) {
+      if (!this.#ipc.own || this.#attachedSegments.has(id) || attached === 0n) continue;
       throw new PodError(
         'cannot-checkpoint',
-        `the session has System V shared memory ${id} (key ${key}) that no process has attached, which can't be saved yet`,
-        `if no program needs it any more, remove it: ipcrm -m ${id}`,
+        `the session has System V shared memory ${id} (key ${key}) that only a process outside has attached`,
+        'end what was run in the pod from outside (nsenter)',
       );
     }
     const { records, pages } = this.#carriers.finish(this.#loss);

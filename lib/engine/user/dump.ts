@@ -30,6 +30,7 @@ import { FilterCollector, refuseFiltered } from './objects/seccomp.ts';
 import { dumpQueues } from './objects/sysv-queue.ts';
 import { dumpSemaphores } from './objects/sysv-semaphores.ts';
 import { listSysvSegments } from './objects/sysv-shm.ts';
+import { Unattached } from './objects/sysv-unattached.ts';
 import { dumpNetwork } from './own-network.ts';
 import { Pagemaps, type PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
@@ -66,6 +67,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
   const writer = new StreamWriter(sink);
   const carriers = new Carriers();
   const pagemaps = new Pagemaps();
+  let unattached: Unattached | undefined;
   let barrier: Barrier | undefined;
   const lower = () => {
     barrier?.lower();
@@ -79,6 +81,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     refuseFiltered(frozen, freezer.suspendsSeccomp, podFilters(target));
     refuseDispatched(frozen);
     const view = new SessionView(frozen);
+    unattached = new Unattached(target.init);
     let collected: Collected;
     try {
       refuseMixedNamespaces(view, target.init);
@@ -88,6 +91,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
         carriers,
         pagemaps,
         places,
+        unattached,
         holdBack:
           options.tcp === 'keep'
             ? () => {
@@ -122,6 +126,7 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
     if (!writer.untouched && !writer.finished) writeError(writer, cause);
     throw cause;
   } finally {
+    unattached?.release();
     carriers.close();
     pagemaps.close();
     places?.close();
@@ -192,8 +197,15 @@ function collect(
     carriers,
     pagemaps,
     places,
+    unattached,
     holdBack,
-  }: { carriers: Carriers; pagemaps: Pagemaps; places: Places; holdBack: (() => void) | undefined },
+  }: {
+    carriers: Carriers;
+    pagemaps: Pagemaps;
+    places: Places;
+    unattached: Unattached;
+    holdBack: (() => void) | undefined;
+  },
 ): Collected {
   if (target.init !== undefined) refusePosixQueues(target.init, view.alive[0]!.pid);
   const sharing = {
@@ -235,6 +247,7 @@ function collect(
     segments: view.within(view.alive[0]!.pid, listSysvSegments),
     own: target.init !== undefined,
   };
+  unattached.carry(ipc.segments.values(), carriers);
   // A session without a pod uses the computer's, of which nobody can say whose they are.
   const messages =
     target.init === undefined ? [] : [...dumpSemaphores(view, target.init), ...dumpQueues(view)];

@@ -1,6 +1,6 @@
 /**
  * System V shared memory: shmget(2), with its id and key. A pod has ids of its own, so all of them are the
- * session's; of a session without a pod, those it has attached. An attachment may lie in several areas, parts of it
+ * session's, also those that nobody has attached (sysv-unattached.ts); of a session without a pod, those it has attached. An attachment may lie in several areas, parts of it
  * protected otherwise or unmapped: it is one again, so that shmdt(2) finds all of it.
  */
 import { native } from '../../../../native/index.ts';
@@ -28,7 +28,7 @@ const IPC_STAT = 2;
 const SHM_INFO = 14;
 /** Needs no permission to read. */
 const SHM_STAT_ANY = 15;
-const SHM_RDONLY = 0o10000;
+export const SHM_RDONLY = 0o10000;
 const SHM_EXEC = 0o100000;
 const SHM_NORESERVE = 0o10000;
 /** In the mode: to be destroyed when nobody has it attached; not to be swapped. */
