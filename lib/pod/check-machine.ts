@@ -1,7 +1,8 @@
 /** `pod-run --check`: what this machine lets this user do, tried where it can be tried, and what follows from a no. */
-import { accessSync, closeSync, constants, existsSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { accessSync, closeSync, constants, existsSync, openSync, readdirSync } from 'node:fs';
 import { release } from 'node:os';
 import { native } from '../../native/index.ts';
+import { ptraceScope } from '../../native/ptrace-scope.ts';
 import { PodError } from '../stream/error.ts';
 import { findPlace } from './cgroups.ts';
 import { hasTimeNamespaces } from './clocks.ts';
@@ -26,14 +27,14 @@ export async function checkMachine(): Promise<Finding[]> {
     await tryPod(),
     finding(
       "tracing one's own processes",
-      Number(read('/proc/sys/kernel/yama/ptrace_scope') || 0) < 3,
+      ptraceScope() < 3,
       'sessions can be dumped and restarted',
       'kernel.yama.ptrace_scope is 3: nothing can be dumped or restarted',
       true,
     ),
     finding(
       'tracing processes outside pods',
-      root || Number(read('/proc/sys/kernel/yama/ptrace_scope') || 0) === 0,
+      root || ptraceScope() === 0,
       'pod-dump takes plain pids too',
       'kernel.yama.ptrace_scope forbids it: only pods can be dumped, no plain pids',
     ),
@@ -117,14 +118,6 @@ export function formatFindings(findings: readonly Finding[]): string {
 function isAtLeast(major: number, minor: number): boolean {
   const [a, b] = release().split('.').map(Number) as [number, number];
   return a > major || (a === major && b >= minor);
-}
-
-function read(path: string): string {
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    return '';
-  }
 }
 
 /** Namespaces, mounts and console, as every pod needs them. */

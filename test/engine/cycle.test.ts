@@ -6,6 +6,7 @@
 import t from 'tap';
 import { type CycleOptions, cycle } from '../tools/cycle.ts';
 import { listPrograms, type Program } from '../tools/programs.ts';
+import { isRefused } from '../tools/refused.ts';
 
 const isRoot = process.getuid!() === 0;
 const wanted = process.env['POD_TEST_PROGRAMS']?.split(',');
@@ -39,21 +40,6 @@ const holdsNames = new Set([
 /** Of these, what is held can be held by one session only. */
 const conflicting = new Set(['blocked-flock', 'file-locks', 'hidden-lock']);
 
-/** Objects that the engine refuses by now; whoever teaches it one takes the program out of here. */
-const refused = new Set([
-  'children-elsewhere',
-  'own-segments',
-  'tcp-signed',
-  'dispatched',
-  'hidden-lock-which',
-  'netlink-generic',
-  'posix-queue',
-  'unix-backlog-data',
-]);
-
-/** What only root can dump: an ordinary user's dump is refused. */
-const rootsToDump = new Set(['seccomp-own']);
-
 /** A dump leaves them in a state in which the next one must refuse, until the program has gone further. */
 const once = new Set(['unix-empty-messages', 'unix-peeked']);
 
@@ -71,14 +57,12 @@ function ways(program: Program): CycleOptions[] {
     return ways
       .filter(({ as }) => isRoot || as === 'nobody')
       .map((way) => ({ ...way, mode: 'once' as const }));
-  if (refused.has(program.name)) return [{ mode: 'refused', via: 'pod' }];
+  if (isRefused(program.name)) return [{ mode: 'refused', via: 'pod' }];
   const possible = [...ways, ...(conflicting.has(program.name) ? [conflict] : [])]
     .filter(({ as }) => isRoot || as === 'nobody')
     // What only root can set up runs as root in every mode.
     .map((way) => (program.rootOnly ? { ...way, as: 'root' as const } : way))
-    .map((way) =>
-      rootsToDump.has(program.name) && way.as === 'nobody' ? { ...way, mode: 'refused' as const } : way,
-    )
+    .map((way) => (isRefused(program.name, way.as) ? { ...way, mode: 'refused' as const } : way))
     .map((way) => (program.podOnly ? { ...way, via: 'pod' as const } : way))
     .filter(({ mode }) => mode !== 'alive' || !holdsNames.has(program.name));
   return [...new Map(possible.map((way) => [JSON.stringify(way), way])).values()];

@@ -48,6 +48,8 @@ for name in tmp run var/tmp dev/shm; do
 done
 busybox mkdir -p '/newroot${checkout}'
 busybox mount --bind /rw/checkout '/newroot${checkout}'
+busybox mount -t cgroup2 cgroup2 /newroot/sys/fs/cgroup
+busybox mkdir /newroot/sys/fs/cgroup/login
 busybox mkdir -p /newroot/dev/pts
 busybox mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /newroot/dev/pts
 busybox ln -sf /proc/self/fd /newroot/dev/fd
@@ -60,6 +62,7 @@ exec busybox switch_root /newroot /run/busybox sh /run/first.sh
 const first = (
   program: readonly string[],
 ) => `export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+echo $$ > /sys/fs/cgroup/login/cgroup.procs
 /run/busybox ifconfig lo 127.0.0.1 up
 /run/busybox hostname pod-guest
 /run/busybox stty -F ${eventLine} raw -echo

@@ -1,12 +1,35 @@
 /** What a guest is told to do, and what it tells: the two sides of a test machine speak in these. */
 
+import { isRefused } from '../tools/refused.ts';
+
 export interface ProgramJob {
   name: string;
   as: 'root' | 'nobody';
 }
 
-/** What must be refused by name (exit 11) on a kernel that cannot tell it: never lost in silence. */
-export const mustRefuse = (program: string, kernel: string) => program === 'rseq-own' && kernel === '5.10';
+/** What a kernel cannot tell of a program's state: dumps of it must be refused there. */
+const untold: Record<string, readonly string[]> = {
+  // A restartable sequence of its own: Linux 5.13.
+  'rseq-own': ['5.10'],
+  // A descriptor table that a thread has for itself: Linux 6.9.
+  'split-threads': ['5.10', '6.1'],
+};
+
+/** What must be refused by name (exit 11): never lost in silence. */
+export const mustRefuse = ({ name, as }: ProgramJob, kernel: string): boolean =>
+  isRefused(name, as) || untold[name]?.includes(kernel) === true;
+
+/** What a kernel cannot make again, of a session dumped on a later one: restarts must be refused there, by name. */
+const unmakable: Record<string, { needs: readonly string[] }> = {
+  // A descriptor of a thread: Linux 6.9. Before, the program has none.
+  pidfds: { needs: ['6.12'] },
+};
+
+/** What must be refused by name (exit 12), and leave nothing. */
+export const mustRefuseRestart = ({ name }: ProgramJob, from: string, kernel: string): boolean => {
+  const needs = unmakable[name]?.needs;
+  return needs?.includes(from) === true && !needs.includes(kernel);
+};
 
 /** A disk of the guest, and where it belongs: a session's files must be at the same path on every machine. */
 export interface Mount {
@@ -16,15 +39,22 @@ export interface Mount {
 
 export type Job =
   /** Start each program, dump it onto the disk, end it. */
-  | { kind: 'dump'; mount: Mount; programs: readonly ProgramJob[] }
+  | { kind: 'dump'; kernel: string; mount: Mount; programs: readonly ProgramJob[] }
   /** Restart what another machine left on each disk, and let it judge itself. */
-  | { kind: 'restart'; sources: readonly { from: string; mount: Mount; programs: readonly ProgramJob[] }[] }
+  | {
+      kind: 'restart';
+      kernel: string;
+      sources: readonly { from: string; mount: Mount; programs: readonly ProgramJob[] }[];
+    }
   /** All of it on one machine: test/tools/cycle.ts, with its files on the disk. */
-  | { kind: 'cycle'; kernel: string; mount: Mount; programs: readonly ProgramJob[] };
+  | { kind: 'cycle'; kernel: string; mount: Mount; programs: readonly ProgramJob[] }
+  /** Tests of the checkout (tap), by their path below test/. */
+  | { kind: 'tests'; files: readonly string[] };
 
 /**
  * One program is through, with one step. `status` is that of the command that decided: 0, or pod-dump's or
- * pod-restart's, or `program` when all commands went well and the program itself complains.
+ * pod-restart's, or `program` when all commands went well and the program itself complains, or `refused` when it
+ * was refused as it must be.
  */
 export interface Outcome {
   event: 'outcome';
@@ -33,14 +63,18 @@ export interface Outcome {
   program: string;
   as: ProgramJob['as'];
   status: number | string;
-  /** All that may tell why; empty when all went well. */
+  /** All that may tell why; empty when all went well. Of tests: what was skipped. */
   story: string;
   seconds: number;
 }
 
+export const isGood = (status: Outcome['status']): boolean => status === 0 || status === 'refused';
+
 export type GuestEvent =
   | { event: 'up'; release: string }
   | Outcome
+  /** A long test is not hung. */
+  | { event: 'says'; text: string }
   | { event: 'error'; message: string }
   | { event: 'done' };
 

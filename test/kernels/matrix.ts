@@ -1,8 +1,9 @@
-/** Which machines are booted with which jobs, two at a time, and what came of it all. */
+/** Which machines are booted with which jobs, some at a time, and what came of it all. */
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { packageRoot } from '../../native/package-root.ts';
 import { makeDisk } from './disk.ts';
-import { type GuestEvent, type Job, type Mount, mustRefuse, type Outcome, type ProgramJob } from './job.ts';
+import { type GuestEvent, isGood, type Job, type Mount, type Outcome, type ProgramJob } from './job.ts';
 import type { Kernel } from './kernel.ts';
 import { type Disk, type MachineEnd, runMachine } from './machine.ts';
 import { pool } from './pool.ts';
@@ -16,14 +17,11 @@ export interface Setting {
   say: (sentence: string) => void;
 }
 
-/** One outcome, the kernel it was on, and whether it is as it must be. */
-export type Result = Outcome & { on: string; good: boolean };
+/** One outcome, and the kernel it was on. */
+export type Result = Outcome & { on: string };
 
-function isGood({ step, program, status, story }: Outcome, on: string): boolean {
-  if (step === 'dump' && mustRefuse(program, on))
-    return status === 11 && /^pod-dump: error: .+ \(pid \d+\) /m.test(story);
-  return status === 0;
-}
+/** Machines at a time: each keeps one processor busy, but for the moments in which it waits. */
+const atOnce = availableParallelism() + 1;
 
 const guestProgram = () => join(packageRoot(), 'dist/esm/test/kernels/guest/main.js');
 
@@ -54,10 +52,10 @@ export class Matrix {
       if (it.event === 'up') say(`${name}: Linux ${it.release} is up`);
       if (it.event === 'error') say(`${name}: ${it.message}`);
       if (it.event !== 'outcome') return;
-      const good = isGood(it, kernel.name);
-      this.results.push({ ...it, on: kernel.name, good });
+      const good = isGood(it.status);
+      this.results.push({ ...it, on: kernel.name });
       const what = [it.step, it.program, it.as === 'nobody' ? 'as nobody' : '', it.from && `from ${it.from}`];
-      const how = good ? 'ok' : `FAILED (${it.status})`;
+      const how = good ? (it.status === 0 ? 'ok' : it.status) : `FAILED (${it.status})`;
       say(`${name}: ${what.filter(Boolean).join(' ')}: ${how}, ${it.seconds.toFixed(1)} s`);
       if (!good) console.log(`\n== ${name}: ${what.filter(Boolean).join(' ')}: ${it.status}\n${it.story}`);
     };
@@ -77,14 +75,14 @@ export class Matrix {
     const { programs } = this.#setting;
     for (const kernel of kernels) makeDisk(this.#disk(kernel));
     await pool(
-      2,
+      atOnce,
       kernels.map((kernel) => () => {
-        const job: Job = { kind: 'dump', mount: placeOf(kernel, 0), programs };
+        const job: Job = { kind: 'dump', kernel: kernel.name, mount: placeOf(kernel, 0), programs };
         return this.#machine(kernel, `dump-${kernel.name}`, job, [{ path: this.#disk(kernel) }]);
       }),
     );
     await pool(
-      2,
+      atOnce,
       kernels.map((kernel) => () => {
         const sources = kernels.map((from, index) => ({
           from: from.name,
@@ -92,7 +90,12 @@ export class Matrix {
           programs: programs.filter((program) => this.#dumped(from, program)),
         }));
         const disks = kernels.map((from) => ({ path: this.#disk(from), forget: true }));
-        return this.#machine(kernel, `restart-${kernel.name}`, { kind: 'restart', sources }, disks);
+        return this.#machine(
+          kernel,
+          `restart-${kernel.name}`,
+          { kind: 'restart', kernel: kernel.name, sources },
+          disks,
+        );
       }),
     );
   }
@@ -108,12 +111,22 @@ export class Matrix {
     );
   }
 
+  /** Tests of the checkout inside each kernel. */
+  async tests(kernels: readonly Kernel[], files: readonly string[]): Promise<void> {
+    await pool(
+      atOnce,
+      kernels.map(
+        (kernel) => () => this.#machine(kernel, `tests-${kernel.name}`, { kind: 'tests', files }, []),
+      ),
+    );
+  }
+
   /** Each program through dump, kill and restart inside each kernel. */
   async inside(kernels: readonly Kernel[]): Promise<void> {
     const { programs } = this.#setting;
     for (const kernel of kernels) makeDisk(this.#disk(kernel));
     await pool(
-      2,
+      atOnce,
       kernels.map((kernel) => () => {
         const job: Job = { kind: 'cycle', kernel: kernel.name, mount: placeOf(kernel, 0), programs };
         return this.#machine(kernel, `inside-${kernel.name}`, job, [{ path: this.#disk(kernel) }]);
@@ -128,7 +141,9 @@ function missing(end: MachineEnd, job: Job): string | undefined {
   const wanted =
     job.kind === 'restart'
       ? job.sources.reduce((sum, source) => sum + source.programs.length, 0)
-      : job.programs.length;
+      : job.kind === 'tests'
+        ? job.files.length
+        : job.programs.length;
   const told = events.filter(({ event }) => event === 'outcome').length;
   if (told !== wanted) return `${told} of ${wanted} outcomes were told`;
   return events.at(-1)?.event === 'done' ? undefined : 'the final marker is missing';

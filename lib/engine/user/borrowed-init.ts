@@ -1,5 +1,6 @@
 /** pod-init as the builder: what is done in it leaves no trace (inject.ts). */
 import { native } from '../../../native/index.ts';
+import { ptraceScope } from '../../../native/ptrace-scope.ts';
 import { PodError } from '../../stream/error.ts';
 import { PTRACE, SYS } from './abi.ts';
 import { findGap } from './address-range.ts';
@@ -32,6 +33,13 @@ export function borrowInit(pid: number, { filtered = false, runsOn = false }: Bo
   try {
     addon.seize(pid, options);
   } catch (cause) {
+    if (ptraceScope() === 3)
+      throw new PodError(
+        'cannot-restart',
+        'no process may be traced here (kernel.yama.ptrace_scope is 3), so none can be made again',
+        'start the computer with another value',
+        { cause },
+      );
     if (!filtered) throw cause;
     throw new PodError(
       'cannot-restart',

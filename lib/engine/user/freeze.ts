@@ -13,6 +13,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { native, type Stop } from '../../../native/index.ts';
+import { ptraceScope } from '../../../native/ptrace-scope.ts';
 import { PodError } from '../../stream/error.ts';
 import { PTRACE, SYS } from './abi.ts';
 import {
@@ -270,7 +271,13 @@ export class Freezer {
     return new PodError(
       'cannot-checkpoint',
       `no permission to stop ${describeProcess(pid)}`,
-      'a session is dumped by its own user or by root',
+      ptraceScope() === 0
+        ? 'a session is dumped by its own user or by root'
+        : `kernel.yama.ptrace_scope is ${ptraceScope()} here: ${
+            ptraceScope() === 3
+              ? 'nobody may dump anything until the computer starts with another'
+              : 'users may only dump pods of their own, root anything'
+          }`,
       { cause },
     );
   }

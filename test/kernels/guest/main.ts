@@ -9,6 +9,7 @@ import { jobPath } from '../initramfs.ts';
 import { type Job, type Mount, mustRefuse, type ProgramJob } from '../job.ts';
 import { Session } from './session.ts';
 import { tell } from './tell.ts';
+import { runTest } from './tests.ts';
 
 function mount({ device, path }: Mount): void {
   mkdirSync(path, { recursive: true });
@@ -23,8 +24,9 @@ function unmount({ path }: Mount): void {
 async function cycleOne(kernel: string, place: Mount, { name, as }: ProgramJob): Promise<void> {
   process.env['TMPDIR'] = place.path;
   const start = performance.now();
+  const refused = mustRefuse({ name, as }, kernel);
   const report = await cycle(readProgram(name), {
-    mode: mustRefuse(name, kernel) ? 'refused' : 'restart',
+    mode: refused ? 'refused' : 'restart',
     as,
   });
   tell({
@@ -32,7 +34,7 @@ async function cycleOne(kernel: string, place: Mount, { name, as }: ProgramJob):
     step: 'cycle',
     program: name,
     as,
-    status: report === 'ok' ? 0 : 'program',
+    status: report !== 'ok' ? 'program' : refused ? 'refused' : 0,
     story: report === 'ok' ? '' : report,
     seconds: (performance.now() - start) / 1000,
   });
@@ -42,13 +44,18 @@ async function work(job: Job): Promise<void> {
   if (job.kind === 'restart') {
     for (const { from, mount: place, programs } of job.sources) {
       mount(place);
-      for (const program of programs) tell(await new Session(place, program).step('restart', from));
+      for (const program of programs)
+        tell(await new Session(place, program).step('restart', job.kernel, from));
     }
+    return;
+  }
+  if (job.kind === 'tests') {
+    for (const file of job.files) await runTest(file);
     return;
   }
   mount(job.mount);
   for (const program of job.programs) {
-    if (job.kind === 'dump') tell(await new Session(job.mount, program).step('dump'));
+    if (job.kind === 'dump') tell(await new Session(job.mount, program).step('dump', job.kernel));
     else await cycleOne(job.kernel, job.mount, program);
   }
   // What another machine shall find must be on the disk.

@@ -1,9 +1,17 @@
 /** One self-checking program on a test machine: dumped on one, restarted on the next (protocol: pod-test.h). */
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildProgram, readProgram } from '../../tools/programs.ts';
 import { RunningProgram } from '../../tools/running-program.ts';
-import { type Mount, type Outcome, type ProgramJob, sessionFolder } from '../job.ts';
+import {
+  isGood,
+  type Mount,
+  mustRefuse,
+  mustRefuseRestart,
+  type Outcome,
+  type ProgramJob,
+  sessionFolder,
+} from '../job.ts';
 import { command, type Ended, nobody } from './command.ts';
 
 /** A command that did not do what it must. */
@@ -33,12 +41,12 @@ export class Session {
     return ended;
   }
 
-  async #must(words: readonly string[], input?: string, output?: string): Promise<void> {
-    const { status } = await this.#command(words, input, output);
+  async #must(words: readonly string[]): Promise<void> {
+    const { status } = await this.#command(words);
     if (status !== 0) throw new StepError(status);
   }
 
-  async #dump(): Promise<void> {
+  async #dump(refused: boolean): Promise<void> {
     const work = this.#running.folder;
     mkdirSync(work, { recursive: true });
     chmodSync(work, 0o777);
@@ -48,26 +56,48 @@ export class Session {
     await this.#running.ready();
     await this.#running.beatOn(1);
     // In one step: what it did afterwards would be in its files, but not in the image.
-    await this.#must(['pod-dump', '--then', 'kill', this.#job.name], undefined, join(this.#folder, 'image'));
+    const image = join(this.#folder, 'image');
+    const { status, story } = await this.#command(
+      ['pod-dump', '--then', 'kill', this.#job.name],
+      undefined,
+      image,
+    );
+    if (refused) {
+      if (status !== 11 || !/^pod-dump: error: .+ \(pid \d+\)/m.test(story))
+        throw new StepError(`not refused: ${status}`);
+      if (statSync(image).size > 0) throw new Error('it wrote something before it refused');
+      await this.#running.beatOn();
+      return;
+    }
+    if (status !== 0) throw new StepError(status);
     await this.#running.end();
     if (this.#running.result !== undefined) throw new Error(`it says already: ${this.#running.result}`);
   }
 
-  async #restart(): Promise<void> {
+  async #restart(refused: boolean): Promise<void> {
     const image = join(this.#folder, 'image');
     if (!existsSync(image)) throw new Error('there is no image of it');
-    await this.#must(['pod-restart', '-d', '--name', this.#job.name], image);
+    const { status, story } = await this.#command(['pod-restart', '-d', '--name', this.#job.name], image);
+    if (refused) {
+      if (status !== 12 || !/^pod-restart: error: .+\npod-restart: hint: .+ Linux \d/m.test(story))
+        throw new StepError(`not refused: ${status}`);
+      if (this.#running.pids().length > 0) throw new Error('something of it is left');
+      return;
+    }
+    if (status !== 0) throw new StepError(status);
     await this.#running.beatOn();
     const result = await this.#running.finish();
     if (result !== 'ok') throw new Error(`it says: ${result}`);
   }
 
-  /** One step; what came of it. Nothing of the session is left running. */
-  async step(step: 'dump' | 'restart', from?: string): Promise<Outcome> {
+  /** One step on a kernel, of what was dumped on another; what came of it. Nothing of the session is left running. */
+  async step(step: 'dump' | 'restart', kernel: string, from = kernel): Promise<Outcome> {
     const start = performance.now();
-    let status: Outcome['status'] = 0;
+    const refused =
+      step === 'dump' ? mustRefuse(this.#job, kernel) : mustRefuseRestart(this.#job, from, kernel);
+    let status: Outcome['status'] = refused ? 'refused' : 0;
     try {
-      await (step === 'dump' ? this.#dump() : this.#restart());
+      await (step === 'dump' ? this.#dump(refused) : this.#restart(refused));
     } catch (error) {
       status = error instanceof StepError ? error.status : 'program';
       this.#story += `${(error as Error).message}\nresult: ${this.#running.result ?? 'none'}, beat ${this.#running.beats}\n`;
@@ -80,11 +110,11 @@ export class Session {
     return {
       event: 'outcome',
       step,
-      ...(from === undefined ? {} : { from }),
+      ...(step === 'restart' ? { from } : {}),
       program: this.#job.name,
       as: this.#job.as,
       status,
-      story: status === 0 ? '' : this.#story,
+      story: isGood(status) ? '' : this.#story,
       seconds: (performance.now() - start) / 1000,
     };
   }

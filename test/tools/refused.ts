@@ -1,0 +1,19 @@
+/** What the engine refuses to dump by now, by name (exit 11), of what the programs of test/programs hold. */
+
+/** Whoever teaches it one takes the program out of here. */
+const refused = new Set([
+  'children-elsewhere',
+  'own-segments',
+  'tcp-signed',
+  'dispatched',
+  'hidden-lock-which',
+  'netlink-generic',
+  'posix-queue',
+  'unix-backlog-data',
+]);
+
+/** What only root can dump: an ordinary user's dump is refused. */
+const rootsToDump = new Set(['seccomp-own']);
+
+export const isRefused = (program: string, as: 'root' | 'nobody' = 'root'): boolean =>
+  refused.has(program) || (as === 'nobody' && rootsToDump.has(program));
