@@ -191,6 +191,7 @@ export class SessionBuilder {
 
   run(): void {
     this.#start?.run();
+    this.#places?.close();
   }
 
   /** Kill everything made so far, and reap it: a tracer's dead hold up the end of their pid namespace. */

@@ -106,7 +106,12 @@ export class PlaceBuilder {
   /** Nothing is written by the making any more. */
   finish(): void {
     for (const { path, fd, mount } of this.#late) this.#setFlags(path, fd, mount);
-    this.#forget();
+  }
+
+  /** The session runs: what is laid is its own. */
+  close(): void {
+    for (const { layer } of this.#layers.splice(0)) layer.close();
+    for (const { parent } of this.#folders.splice(0)) closeLocal(parent);
   }
 
   /** The restart has failed: nothing stays on the disk. */
@@ -120,12 +125,7 @@ export class PlaceBuilder {
         // Not empty.
       }
     }
-    this.#forget();
-  }
-
-  #forget(): void {
-    for (const { layer } of this.#layers.splice(0)) layer.close();
-    for (const { parent } of this.#folders.splice(0)) closeLocal(parent);
+    this.close();
   }
 
   #closeOpen(): void {
