@@ -140,9 +140,10 @@ export class SpaceBuilder {
   #mapAreas(segments: Segments): void {
     const { remote } = this.#task;
     let calls: Word[][] = [];
-    let open: { path: string; mode: number; fd: bigint } | undefined;
+    let open = new Map<string, bigint>();
     const flush = () => {
-      run(remote, calls, (index, errno) => {
+      run(remote, [...calls, ...[...open.values()].map((fd) => [SYS.close, fd])], (index, errno) => {
+        if (index >= calls.length) return;
         throw new PodError(
           'cannot-restart',
           `memory at ${hex(calls[index]![1]!)} can't be mapped (errno ${errno})`,
@@ -150,18 +151,14 @@ export class SpaceBuilder {
         );
       });
       calls = [];
-    };
-    const close = () => {
-      flush();
-      if (open) remote.run([[SYS.close, open.fd]]);
-      open = undefined;
+      open = new Map();
     };
     const attachments = this.#attachments(segments);
-    for (const area of this.#space.areas) {
+    for (const [index, area] of this.#space.areas.entries()) {
       if (area.kind === 'vvar' || (area.kind === 'vdso' && !this.#vdso.isForeign)) continue;
       const attachment = attachments.get(area);
       if (attachment) {
-        close();
+        flush();
         if (attachment.areas[0] === area) attachSysvSegment(attachment, remote);
         continue;
       }
@@ -188,27 +185,42 @@ export class SpaceBuilder {
           area.offset ?? 0n,
         ]);
       } else {
-        const mode = area.shared && ((area.maxProt ?? area.prot) & PROT.write) !== 0 ? O.rdwr : 0;
-        const { path } = area.file!;
-        // One that carries a lock is an open file of its own.
-        if (open?.path !== path || open.mode !== mode || area.flock !== undefined) {
-          close();
-          open = { path, mode, fd: openMapped(remote, path, mode) };
+        const { key, path, mode } = mappedFile(area);
+        if (!open.has(key) || area.flock !== undefined) {
+          flush();
+          // One that carries a lock is an open file of its own.
+          open = openTogether(
+            remote,
+            area.flock === undefined ? this.#filesFrom(index) : [{ key, path, mode }],
+          );
         }
-        if (area.flock !== undefined) lockMapped(area.flock, remote, this.#task.tid, open.fd, path);
+        const fd = open.get(key)!;
+        if (area.flock !== undefined) lockMapped(area.flock, remote, this.#task.tid, fd, path);
         calls.push([
           SYS.mmap,
           area.start,
           length,
           prot,
           flags | (area.shared ? MAP.shared : MAP.private),
-          open.fd,
+          fd,
           area.offset ?? 0n,
         ]);
-        if (area.flock !== undefined) close();
+        if (area.flock !== undefined) flush();
       }
     }
-    close();
+    flush();
+  }
+
+  /** Files of the areas from this one on, to be opened together. */
+  #filesFrom(first: number): MappedFile[] {
+    const files = new Map<string, MappedFile>();
+    for (let index = first; index < this.#space.areas.length && files.size < mostOpen; index++) {
+      const area = this.#space.areas[index]!;
+      if (area.kind !== 'file' || area.inherited || area.flock !== undefined) continue;
+      const file = mappedFile(area);
+      files.set(file.key, file);
+    }
+    return [...files.values()];
   }
 
   /** Areas of System V segments: those at one base are one attachment. */
@@ -314,16 +326,48 @@ const adviceNumbers = {
 
 const hex = (word: Word) => word.toString(16);
 
+interface MappedFile {
+  key: string;
+  path: string;
+  mode: number;
+}
+
+/** Files that are open at once while areas are mapped: their paths must fit into the data area. */
+const mostOpen = 16;
+
+function mappedFile(area: Area): MappedFile {
+  const { path } = area.file!;
+  const mode = area.shared && ((area.maxProt ?? area.prot) & PROT.write) !== 0 ? O.rdwr : 0;
+  return { key: `${mode} ${path}`, path, mode };
+}
+
+/** A descriptor of the task for a file that it maps, or runs. */
 export function openMapped(remote: Remote, path: string, mode: number): bigint {
+  return openTogether(remote, [{ key: path, path, mode }]).get(path)!;
+}
+
+/** The same for many, by key. */
+function openTogether(remote: Remote, files: readonly MappedFile[]): Map<string, bigint> {
   remote.reset();
-  const [fd] = remote.run([[SYS.openat, AT_FDCWD, remote.putString(path), mode | O.cloexec]]);
-  if (fd! < 0n)
-    throw new PodError(
-      'cannot-restart',
-      `${path} can't be opened (errno ${-fd!})`,
-      'the session needs this file where it was; see pod-filter relocate',
-    );
-  return fd!;
+  const calls = files.map(({ path, mode }) => [
+    SYS.openat,
+    AT_FDCWD,
+    remote.putString(path),
+    mode | O.cloexec,
+  ]);
+  const results = remote.run(calls);
+  return new Map(
+    files.map(({ key, path }, index) => {
+      const fd = results[index]!;
+      if (fd < 0n)
+        throw new PodError(
+          'cannot-restart',
+          `${path} can't be opened (errno ${-fd})`,
+          'the session needs this file where it was; see pod-filter relocate',
+        );
+      return [key, fd];
+    }),
+  );
 }
 
 /** Run many calls in few trips; `failed` is told the first that failed. */

@@ -46,19 +46,19 @@ export function contextsOf({ record, threads }: ProcessImage): ThreadContext[] {
 /** Working directory, root, umask. */
 export function enterDirectory(task: NewTask, fs: Records['fs']): void {
   const { remote } = task;
-  const change = (number: number, path: string) => {
-    remote.reset();
-    const [result] = remote.run([[number, remote.putString(path)]]);
-    if (result! < 0n)
-      throw new PodError(
-        'cannot-restart',
-        `process ${task.inner} can't enter ${path} (errno ${-result!})`,
-        'the session needs this directory where it was; see pod-filter relocate',
-      );
-  };
-  if (fs.root !== '/') change(SYS.chroot, fs.root);
-  change(SYS.chdir, fs.cwd);
-  remote.run([[SYS.umask, fs.umask]]);
+  const steps = [
+    ...(fs.root === '/' ? [] : [{ number: SYS.chroot, path: fs.root }]),
+    { number: SYS.chdir, path: fs.cwd },
+  ];
+  remote.reset();
+  const calls = steps.map(({ number, path }) => [number, remote.putString(path)]);
+  run(remote, [...calls, [SYS.umask, fs.umask]], (index, errno) => {
+    throw new PodError(
+      'cannot-restart',
+      `process ${task.inner} can't enter ${steps[index]?.path} (errno ${errno})`,
+      'the session needs this directory where it was; see pod-filter relocate',
+    );
+  });
 }
 
 const SIGKILL = 9;
