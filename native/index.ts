@@ -65,21 +65,19 @@ export interface Native {
   peek(tid: number, address: bigint): bigint;
 
   /**
-   * Run system calls in a stopped task. `registers` (216 bytes) is the template: its rip must point at a
-   * `syscall` instruction, its rsp wherever is safe. `calls` holds 7 u64 a call (number, six arguments);
-   * results (may be negative errno) come back in order. A clone in the list reports its new host tid in `children`.
-   * Throws ESRCH when the task dies.
+   * Run system calls in stopped tasks, in all of them at once. `jobs` holds 4 u64 a task: tid, number of calls, loop,
+   * table. `registers` (216 bytes a task) is the template: its rip must point at a `syscall` instruction, its rsp wherever
+   * is safe. `calls` holds 7 u64 a call (number, six arguments), task after task; results (may be negative errno) come
+   * back in that order. A clone in the list reports its new host tid in `children`. Throws ESRCH when a task dies.
    *
-   * With `loop` 0n each call is two stops, and the task is left in the last syscall-exit-stop; the caller restores its
-   * registers. Else the task runs the loop that lies there (call-site.ts) over a table with room for `room` calls, and is
+   * With `room` 0 each call is two stops, and the tasks are left in the last syscall-exit-stop; the caller restores their
+   * registers. Else each runs the loop that lies at `loop` (call-site.ts) over a table with room for `room` calls, and is
    * left in the delivery of a SIGSTOP of its own, which resuming it takes away.
    */
   remoteCalls(
-    tid: number,
+    jobs: BigUint64Array,
     registers: Uint8Array,
     calls: BigUint64Array,
-    loop: bigint,
-    table: bigint,
     room: number,
   ): { results: BigInt64Array; children: number[] };
 

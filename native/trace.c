@@ -5,6 +5,9 @@
  * step: its SIGTRAP is forced on the task, and forcing a blocked or ignored signal resets the program's handler. A clone
  * in the list adds a PTRACE_EVENT stop between the two, whose message is the new task.
  *
+ * Lists for several tasks are run in step: all tasks are set going before the first is waited for, so that none of the
+ * processors waits while a task and we take turns.
+ *
  * A task that is ours alone has a loop that makes a whole table of calls and then sends itself SIGSTOP, which no task
  * can block or ignore and which we take away when it is delivered: one stop for all of them.
  */
@@ -403,24 +406,66 @@ static napi_value peek(napi_env env, napi_callback_info info)
 	return make_word(env, value);
 }
 
-/* The task's next stop after `how`; -errno when it died or ptrace failed. */
-static int next_stop(pid_t tid, int how, int *status)
-{
-	if (ptrace(how, tid, 0, 0) < 0)
-		return -errno;
-	if (wait_for(tid, status) < 0)
-		return -errno;
-	return WIFSTOPPED(*status) ? 0 : -ESRCH;
-}
+/* The tasks that calls make. */
+struct children {
+	napi_env env;
+	napi_value list;
+	uint32_t count;
+};
+
+/* Calls for one task. */
+struct job {
+	pid_t tid;
+	struct user_regs_struct registers;
+	const uint64_t *calls;
+	size_t count;
+	int64_t *results;
+	/* Where a task of ours has its loop (call-site.ts), and the table of calls that it makes; 0 when it has none. */
+	uint64_t loop, table;
+	/* What went wrong: it is out then, and the others go on to where they can be left. */
+	int error;
+};
 
 /*
- * Run one call to its exit stop. Signal stops on the way (a caller that did not block signals) are held back:
- * the signal is queued again behind the call, by resuming without it only when it is the tracer's own SIGTRAP.
+ * The task's next stop that is `expected`; `how` sets it going again behind stops on the way. -errno when it died, or
+ * met a signal, which are all blocked.
  */
-static int run_call(pid_t tid, struct user_regs_struct registers, const uint64_t call[7], int64_t *result, pid_t *child)
+static int await_stop(pid_t tid, int how, int expected, struct children *children)
 {
-	bool entered = false;
-	int status, error;
+	int status;
+
+	for (;;) {
+		int event;
+
+		if (wait_for(tid, &status) < 0)
+			return -errno;
+		if (!WIFSTOPPED(status))
+			return -ESRCH;
+		event = status >> 16;
+		if (event == 0)
+			return WSTOPSIG(status) == expected ? 0 : -EINTR;
+		if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
+			unsigned long message;
+
+			if (ptrace(PTRACE_GETEVENTMSG, tid, 0, &message) < 0)
+				return -errno;
+			napi_set_element(children->env, children->list, children->count++,
+					 make_number(children->env, message));
+		}
+		if (ptrace(how, tid, 0, 0) < 0)
+			return -errno;
+	}
+}
+
+static int resume_with(pid_t tid, const struct user_regs_struct *registers, int how)
+{
+	return ptrace(PTRACE_SETREGS, tid, 0, registers) < 0 || ptrace(how, tid, 0, 0) < 0 ? -errno : 0;
+}
+
+static int begin_call(const struct job *job, size_t index)
+{
+	struct user_regs_struct registers = job->registers;
+	const uint64_t *call = job->calls + WORDS_A_CALL * index;
 
 	registers.orig_rax = -1;
 	registers.rax = call[0];
@@ -430,158 +475,159 @@ static int run_call(pid_t tid, struct user_regs_struct registers, const uint64_t
 	registers.r10 = call[4];
 	registers.r8 = call[5];
 	registers.r9 = call[6];
-	if (ptrace(PTRACE_SETREGS, tid, 0, &registers) < 0)
-		return -errno;
-	for (;;) {
-		error = next_stop(tid, PTRACE_SYSCALL, &status);
-		if (error)
-			return error;
-		if (status >> 16) {
-			int event = status >> 16;
-			unsigned long message;
+	return resume_with(job->tid, &registers, PTRACE_SYSCALL);
+}
 
-			if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
-				if (ptrace(PTRACE_GETEVENTMSG, tid, 0, &message) < 0)
-					return -errno;
-				*child = message;
+static int enter_call(const struct job *job, struct children *children)
+{
+	int error = await_stop(job->tid, PTRACE_SYSCALL, SYSTEM_CALL_STOP, children);
+
+	return error ? error : ptrace(PTRACE_SYSCALL, job->tid, 0, 0) < 0 ? -errno : 0;
+}
+
+static int end_call(const struct job *job, size_t index, struct children *children)
+{
+	struct user_regs_struct registers;
+	int error = await_stop(job->tid, PTRACE_SYSCALL, SYSTEM_CALL_STOP, children);
+
+	if (error)
+		return error;
+	if (ptrace(PTRACE_GETREGS, job->tid, 0, &registers) < 0)
+		return -errno;
+	job->results[index] = (int64_t)registers.rax;
+	return 0;
+}
+
+/* In a task of a session: call by call. */
+static void run_calls(struct job *jobs, size_t count, struct children *children)
+{
+	bool more = true;
+
+	for (size_t index = 0; more; index++) {
+		more = false;
+		for (int part = 0; part < 3; part++) {
+			for (struct job *job = jobs; job < jobs + count; job++) {
+				if (index >= job->count || job->error)
+					continue;
+				more = true;
+				job->error = part == 0   ? begin_call(job, index)
+					     : part == 1 ? enter_call(job, children)
+							 : end_call(job, index, children);
 			}
-			continue;
 		}
-		if (WSTOPSIG(status) != SYSTEM_CALL_STOP)
-			return -EINTR;
-		if (entered)
-			break;
-		entered = true;
 	}
-	if (ptrace(PTRACE_GETREGS, tid, 0, &registers) < 0)
-		return -errno;
-	*result = registers.rax;
-	return 0;
 }
 
-/* The tasks that a list of calls makes. */
-struct children {
-	napi_env env;
-	napi_value list;
-	uint32_t count;
-};
-
-static void add_child(struct children *children, pid_t child)
+static int begin_loop(const struct job *job, size_t at, size_t part)
 {
-	if (child)
-		napi_set_element(children->env, children->list, children->count++, make_number(children->env, child));
-}
+	struct user_regs_struct registers = job->registers;
+	struct iovec table = { .iov_base = (void *)job->table, .iov_len = part * CALL_LENGTH };
+	struct iovec calls = { .iov_base = (void *)(job->calls + WORDS_A_CALL * at), .iov_len = table.iov_len };
 
-static int run_singly(pid_t tid, const struct user_regs_struct *registers, const uint64_t *calls, size_t count,
-		      int64_t *results, struct children *children)
-{
-	for (size_t i = 0; i < count; i++) {
-		pid_t child = 0;
-		int error = run_call(tid, *registers, calls + WORDS_A_CALL * i, &results[i], &child);
-
-		if (error)
-			return error;
-		add_child(children, child);
-	}
-	return 0;
-}
-
-/* Where a task of ours has its loop (call-site.ts), and the table of calls that it makes. */
-struct loop {
-	uint64_t code, table;
-	size_t room;
-};
-
-/* The loop, from its start to its SIGSTOP. */
-static int run_loop(pid_t tid, struct user_regs_struct registers, const struct loop *loop, size_t count,
-		    struct children *children)
-{
-	int status, error;
-
+	if (process_vm_writev(job->tid, &calls, 1, &table, 1, 0) != (ssize_t)table.iov_len)
+		return -EFAULT;
 	registers.orig_rax = -1;
-	registers.rip = loop->code;
-	registers.rbx = loop->table;
-	registers.rbp = count;
-	if (ptrace(PTRACE_SETREGS, tid, 0, &registers) < 0)
-		return -errno;
-	for (;;) {
-		unsigned long message;
-		int event;
-
-		error = next_stop(tid, PTRACE_CONT, &status);
-		if (error)
-			return error;
-		event = status >> 16;
-		if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
-			if (ptrace(PTRACE_GETEVENTMSG, tid, 0, &message) < 0)
-				return -errno;
-			add_child(children, message);
-		}
-		if (event == 0)
-			return WSTOPSIG(status) == SIGSTOP ? 0 : -EINTR;
-	}
+	registers.rip = job->loop;
+	registers.rbx = job->table;
+	registers.rbp = part;
+	return resume_with(job->tid, &registers, PTRACE_CONT);
 }
 
 /* Each result comes back in the place of its call's number. */
-static int run_in_loop(pid_t tid, const struct user_regs_struct *registers, const struct loop *loop,
-		       const uint64_t *calls, size_t count, int64_t *results, struct children *children)
+static int end_loop(const struct job *job, size_t at, size_t part, uint64_t *done, struct children *children)
 {
-	uint64_t *done = malloc(loop->room * CALL_LENGTH);
-	int error = done ? 0 : -ENOMEM;
+	struct iovec table = { .iov_base = (void *)job->table, .iov_len = part * CALL_LENGTH };
+	struct iovec results = { .iov_base = done, .iov_len = table.iov_len };
+	int error = await_stop(job->tid, PTRACE_CONT, SIGSTOP, children);
 
-	for (size_t at = 0; at < count && !error; at += loop->room) {
-		size_t part = count - at < loop->room ? count - at : loop->room;
-		struct iovec table = { .iov_base = (void *)loop->table, .iov_len = part * CALL_LENGTH };
-		struct iovec to = { .iov_base = (void *)(calls + WORDS_A_CALL * at), .iov_len = table.iov_len };
-		struct iovec from = { .iov_base = done, .iov_len = table.iov_len };
+	if (error)
+		return error;
+	if (process_vm_readv(job->tid, &results, 1, &table, 1, 0) != (ssize_t)table.iov_len)
+		return -EFAULT;
+	for (size_t i = 0; i < part; i++)
+		job->results[at + i] = (int64_t)done[WORDS_A_CALL * i];
+	return 0;
+}
 
-		if (process_vm_writev(tid, &to, 1, &table, 1, 0) != (ssize_t)table.iov_len) {
-			error = -EFAULT;
-			break;
+/* In a task of ours: table by table, with `room` calls each. */
+static int run_loops(struct job *jobs, size_t count, size_t room, struct children *children)
+{
+	uint64_t *done = malloc(room * CALL_LENGTH);
+	bool more = true;
+
+	if (!done)
+		return -ENOMEM;
+	for (size_t at = 0; more; at += room) {
+		more = false;
+		for (int phase = 0; phase < 2; phase++) {
+			for (struct job *job = jobs; job < jobs + count; job++) {
+				size_t part;
+
+				if (at >= job->count || job->error)
+					continue;
+				more = true;
+				part = job->count - at < room ? job->count - at : room;
+				job->error = phase == 0 ? begin_loop(job, at, part)
+							: end_loop(job, at, part, done, children);
+			}
 		}
-		error = run_loop(tid, *registers, loop, part, children);
-		if (!error && process_vm_readv(tid, &from, 1, &table, 1, 0) != (ssize_t)table.iov_len)
-			error = -EFAULT;
-		for (size_t i = 0; i < part && !error; i++)
-			results[at + i] = (int64_t)done[WORDS_A_CALL * i];
 	}
 	free(done);
-	return error;
+	return 0;
 }
+
+#define WORDS_A_JOB 4
 
 static napi_value remote_calls(napi_env env, napi_callback_info info)
 {
 	struct arguments arguments = get_arguments(env, info);
-	pid_t tid = integer_argument(&arguments, 0);
-	size_t registers_length, calls_length;
+	size_t jobs_length, registers_length, calls_length;
+	const uint64_t *words = (uint64_t *)bytes_argument(&arguments, 0, &jobs_length);
 	uint8_t *registers = bytes_argument(&arguments, 1, &registers_length);
-	uint64_t *calls = (uint64_t *)bytes_argument(&arguments, 2, &calls_length);
-	struct loop loop = { .code = word_argument(&arguments, 3), .table = word_argument(&arguments, 4) };
+	const uint64_t *calls = (uint64_t *)bytes_argument(&arguments, 2, &calls_length);
+	int64_t room = integer_argument(&arguments, 3);
+	size_t jobs_count = jobs_length / (WORDS_A_JOB * sizeof(*words)), calls_count = calls_length / CALL_LENGTH, at = 0;
 	napi_value object, buffer, results_array;
-	struct user_regs_struct template;
 	struct children children = { .env = env };
+	struct job *jobs;
 	int64_t *results;
-	size_t count;
-	int error;
+	int error = 0;
 
-	loop.room = integer_argument(&arguments, 5);
 	if (is_throwing(env))
 		return NULL;
-	if (registers_length != REGISTERS || calls_length % CALL_LENGTH != 0 || (loop.code && loop.room == 0))
+	if (registers_length != jobs_count * REGISTERS || calls_length % CALL_LENGTH != 0)
 		return throw_errno(env, EINVAL, "remoteCalls");
-	memcpy(&template, registers, sizeof(template));
-	count = calls_length / CALL_LENGTH;
-	napi_create_arraybuffer(env, count * 8, (void **)&results, &buffer);
+	napi_create_arraybuffer(env, calls_count * sizeof(*results), (void **)&results, &buffer);
 	napi_create_array(env, &children.list);
-	set_wake(true);
-	if (loop.code)
-		error = run_in_loop(tid, &template, &loop, calls, count, results, &children);
-	else
-		error = run_singly(tid, &template, calls, count, results, &children);
-	set_wake(false);
+	jobs = calloc(jobs_count + 1, sizeof(*jobs));
+	if (!jobs)
+		return throw_errno(env, ENOMEM, "remoteCalls");
+	for (size_t i = 0; i < jobs_count; i++, words += WORDS_A_JOB) {
+		jobs[i] = (struct job){ .tid = words[0], .count = words[1], .loop = words[2], .table = words[3] };
+		jobs[i].calls = calls + WORDS_A_CALL * at;
+		jobs[i].results = results + at;
+		memcpy(&jobs[i].registers, registers + i * REGISTERS, REGISTERS);
+		/* All the same: those of a session, or of ours. */
+		if (jobs[i].count > calls_count - at || (jobs[i].loop != 0) != (room > 0)) {
+			error = -EINVAL;
+			break;
+		}
+		at += jobs[i].count;
+	}
+	if (!error) {
+		set_wake(true);
+		if (room > 0)
+			error = run_loops(jobs, jobs_count, room, &children);
+		else
+			run_calls(jobs, jobs_count, &children);
+		set_wake(false);
+		for (size_t i = 0; i < jobs_count && !error; i++)
+			error = jobs[i].error;
+	}
+	free(jobs);
 	if (error)
 		return throw_errno(env, -error, "remote call");
-	napi_create_typedarray(env, napi_bigint64_array, count, buffer, 0, &results_array);
+	napi_create_typedarray(env, napi_bigint64_array, calls_count, buffer, 0, &results_array);
 	napi_create_object(env, &object);
 	set_property(env, object, "results", results_array);
 	set_property(env, object, "children", children.list);

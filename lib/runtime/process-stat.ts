@@ -10,7 +10,8 @@ export interface ProcessStat {
 
 /** `path` is /proc/PID/stat or /proc/PID/task/TID/stat. Throws ENOENT or ESRCH when there is no such task. */
 export function readProcessStat(path: string): ProcessStat {
-  const text = readFileSync(path, 'latin1');
+  // Node reads UTF-8 in one step, other encodings in five.
+  const text = readFileSync(path, 'utf8');
   // The name in parentheses may hold anything, parentheses and blanks too.
   const close = text.lastIndexOf(')');
   return {

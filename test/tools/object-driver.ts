@@ -73,6 +73,7 @@ export function dumpDescriptors(pid: number, fds: readonly number[]): Dumped {
   let nextId: number | undefined;
   const context: DumpContext = {
     files,
+    filesOf: (inode) => files.filter((file) => file.stat.ino === inode),
     fileAt: (holder, fd) => (holder === pid ? byNumber.get(fd) : undefined),
     newFileId() {
       nextId ??= files.length;
@@ -255,15 +256,13 @@ export class TestBuilder {
     addon.interrupt(pid);
     const stop = addon.waitStop(pid, 5000);
     if (stop?.state !== 'stopped') throw new Error('the builder does not stop');
-    const state = readThreadState(pid);
+    const lent = { tid: pid, state: readThreadState(pid) };
     const injector = new Injector(pid, readAreas(pid));
     try {
-      injector.within(pid, state, (remote) => {
-        this.#remote = remote;
-        body(remote);
-      });
+      this.#remote = injector.remote(lent);
+      body(this.#remote);
     } finally {
-      injector.finish(pid, state);
+      Injector.finish([{ injector, lent }]);
       addon.resume(pid, PTRACE.detach, 0);
     }
   }

@@ -58,7 +58,8 @@ export function borrowInit(pid: number, { filtered = false, runsOn = false }: Bo
   const state = readThreadState(pid);
   const areas = readAreas(pid, 'maps');
   const injector = new Injector(pid, areas);
-  const { site, leave } = injector.borrow(pid, state);
+  const lent = { tid: pid, state };
+  const site = injector.enter(lent);
   const task = new NewTask(pid, 1, site);
   const own = findGap([...areas, injector.scratch], siteLength);
   task.site = makeCallSite(task.remote, own);
@@ -69,8 +70,7 @@ export function borrowInit(pid: number, { filtered = false, runsOn = false }: Bo
       task.remote.run(made.map((fd) => [SYS.close, fd]));
       task.site = site;
       task.remote.call('munmap', SYS.munmap, own, siteLength);
-      leave();
-      injector.finish(task.tid, state);
+      Injector.finish([{ injector, lent }]);
       detach(task.tid);
     },
   };

@@ -12,10 +12,8 @@ import type { CallSite, Remote } from './remote.ts';
 
 export const siteLength = 128n << 10n;
 const tableAt = BigInt(pageSize);
+/** Behind the table (tableRoom calls of 56 bytes) and a stack that nobody uses. */
 const dataAt = 16384n;
-const stackRoom = 1024n;
-/** Number and six arguments. */
-const callLength = 56n;
 
 const single = [
   ...[0x0f, 0x05], // syscall
@@ -69,7 +67,6 @@ export function makeCallSite(remote: Remote, start: bigint): CallSite {
     loop: {
       code: start + BigInt(single.length),
       table: start + tableAt,
-      room: Number((dataAt - tableAt - stackRoom) / callLength),
     },
   };
 }

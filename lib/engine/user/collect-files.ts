@@ -4,12 +4,12 @@ import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { F, O, PIDFD_THREAD, SYS } from './abi.ts';
 import type { Carriers } from './carriers.ts';
-import { LockCollector } from './objects/file-locks.ts';
+import { LockCollector, type MappedPlace } from './objects/file-locks.ts';
 import type { DumpContext, OpenFile, OutRecord } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
 import { closeLocal, codeOf, control } from './objects/local-calls.ts';
 import { PassingState } from './passing-state.ts';
-import { describeProcess, listDescriptors, readAreas, readDescriptorLink, readKeyedLines } from './proc.ts';
+import { describeProcess, listDescriptors, readDescriptorLink, readKeyedLines } from './proc.ts';
 import type { SessionView } from './session-view.ts';
 import { SharedFiles } from './sharing.ts';
 
@@ -145,12 +145,14 @@ class FileFinder {
   readonly #files: OpenFile[];
   readonly #shared = new SharedFiles<OpenFile>();
   readonly #byDescriptor = new Map<string, OpenFile>();
+  readonly #byInode = new Map<bigint, OpenFile[]>();
 
   /** What is found goes into `files`. */
   constructor(view: SessionView, files: OpenFile[], how: Circumstances, carriers: Carriers) {
     this.#files = files;
     const adopt = (local: number, through: OpenFile) => this.#adopt(local, through);
-    this.context = makeContext(view, files, this.#byDescriptor, adopt, how, carriers, this.endings);
+    const found = { files, byDescriptor: this.#byDescriptor, byInode: this.#byInode };
+    this.context = makeContext(view, found, adopt, how, carriers, this.endings);
   }
 
   /** The open file of a descriptor, of which `local` is our duplicate. */
@@ -179,24 +181,35 @@ class FileFinder {
   }
 
   #find(local: number, place: Pick<OpenFile, 'pid' | 'fd' | 'inFlight'>, infoLines: string[]): OpenFile {
-    const { value: file, first } = this.#shared.find(local, () => ({
-      ...describeLocal(local, infoLines),
+    const stat = fstatSync(local, { bigint: true });
+    const { value: file, first } = this.#shared.find(local, `${stat.dev}:${stat.ino}`, () => ({
+      ...describeLocal(local, stat, infoLines),
       id: this.#files.length,
       ...place,
     }));
-    if (first) this.#files.push(file);
-    else closeLocal(local);
+    if (!first) {
+      closeLocal(local);
+      return file;
+    }
+    this.#files.push(file);
+    const same = this.#byInode.get(stat.ino) ?? [];
+    this.#byInode.set(stat.ino, same);
+    same.push(file);
     return file;
   }
 }
 
 /** What our own duplicate of a descriptor tells. */
-function describeLocal(local: number, infoLines: string[]): Omit<OpenFile, 'id' | 'pid' | 'fd'> {
+function describeLocal(
+  local: number,
+  stat: OpenFile['stat'],
+  infoLines: string[],
+): Omit<OpenFile, 'id' | 'pid' | 'fd'> {
   return {
     holders: [],
     local,
     link: readDescriptorLink('self', local),
-    stat: fstatSync(local, { bigint: true }),
+    stat,
     flags: control(local, F.getfl) & ~O.largefile,
     info: new Map(
       infoLines.map((line) => [
@@ -219,8 +232,15 @@ function hasCloseOnExec(infoLines: readonly string[]): boolean {
 
 function makeContext(
   view: SessionView,
-  files: readonly OpenFile[],
-  byDescriptor: ReadonlyMap<string, OpenFile>,
+  {
+    files,
+    byDescriptor,
+    byInode,
+  }: {
+    files: readonly OpenFile[];
+    byDescriptor: ReadonlyMap<string, OpenFile>;
+    byInode: ReadonlyMap<bigint, readonly OpenFile[]>;
+  },
   adopt: DumpContext['adopt'],
   { putOff, keepsConnections }: Circumstances,
   carriers: Carriers,
@@ -231,6 +251,7 @@ function makeContext(
   const memory = new Map<string, unknown>();
   return {
     files,
+    filesOf: (inode) => byInode.get(inode) ?? [],
     fileAt: (pid, fd) => byDescriptor.get(`${pid}:${fd}`),
     newFileId() {
       nextId ??= files.length;
@@ -282,13 +303,27 @@ function dumpObjects(files: readonly OpenFile[], context: DumpContext): OutRecor
 
 /** Locks of open files that live on in a mapping alone, by placeKey(). */
 function findHiddenLocks(view: SessionView, owners: readonly number[], locks: LockCollector): HiddenLocks {
+  let places: Map<string, MappedPlace[]> | undefined;
   return locks.findHidden(
     (pid) => view.process(pid) !== undefined,
-    (inode) =>
-      owners.flatMap((pid) =>
-        readAreas(pid, 'maps')
-          .filter((area) => `${area.device}:${area.inode}` === inode)
-          .map(({ start, path }) => ({ pid, start, path })),
-      ),
+    (inode) => {
+      places ??= mappedPlaces(view, owners);
+      return places.get(inode) ?? [];
+    },
   );
+}
+
+/** Where files are mapped, by device and inode as /proc/locks has them. */
+function mappedPlaces(view: SessionView, owners: readonly number[]): Map<string, MappedPlace[]> {
+  const places = new Map<string, MappedPlace[]>();
+  for (const pid of owners) {
+    for (const { start, path, device, inode } of view.areas(pid)) {
+      if (inode === 0n) continue;
+      const key = `${device}:${inode}`;
+      const known = places.get(key);
+      if (known) known.push({ pid, start, path });
+      else places.set(key, [{ pid, start, path }]);
+    }
+  }
+  return places;
 }

@@ -5,11 +5,12 @@
  * Shared memory and files without a name are objects of their own (carriers.ts), saved once however many map them.
  * A mapped file stays a file: the session's file system goes along with it.
  */
-import { closeSync, fstatSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { type BigIntStats, closeSync, fstatSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { PR, SYS } from './abi.ts';
+import { overlaps, type Range } from './address-range.ts';
 import { type Carriers, isAnonymousShared, keyOf, memfdName } from './carriers.ts';
 import type { HiddenLocks } from './collect-files.ts';
 import { findBaseArea, findOwnPages, mayInherit } from './inheritance.ts';
@@ -28,7 +29,7 @@ import {
   readableLength,
 } from './page-source.ts';
 import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
-import type { Remote } from './remote.ts';
+import type { Asking, Remote } from './remote.ts';
 import type { SessionView } from './session-view.ts';
 import { digestVdso, listFunctions } from './vdso.ts';
 
@@ -81,6 +82,9 @@ export class MemoryCollector {
   readonly #attachedSegments = new Set<number>();
   readonly #ends = new Set<string>();
   readonly #pagemaps: Pagemaps;
+  /** The root of each process, and what lies at paths below a root. */
+  readonly #roots = new Map<number, string>();
+  readonly #stats = new Map<string, BigIntStats | undefined>();
   readonly #spaces = new Map<number, { pid: number; areas: readonly AreaRecord[]; record: Records['mm'] }>();
   /** Address spaces that others inherit pages from. */
   readonly #bases = new Set<number>();
@@ -94,10 +98,10 @@ export class MemoryCollector {
   }
 
   /** While the session can be asked: which mappings that we can't open reach the end of their files. */
-  probe(pid: number, within: SessionView['within']): void {
-    const unknown = readAreas(pid, 'maps').filter((area) => isNameless(area) && !isOpenable(pid, area));
+  probe(pid: number, view: SessionView): void {
+    const unknown = view.areas(pid).filter((area) => isNameless(area) && !isOpenable(pid, area));
     if (unknown.length === 0) return;
-    within(pid, (remote) => {
+    view.within(pid, (remote) => {
       for (const area of unknown) if (reachesEnd(area, remote)) this.#ends.add(`${pid} ${area.start}`);
     });
   }
@@ -110,8 +114,9 @@ export class MemoryCollector {
     const space = addressSpace(id, pid, asked, mapped, this.#executable(pid));
     const found = parent === undefined ? undefined : this.#spaces.get(parent);
     const base = found && mayInherit(space, found.record) ? found : undefined;
+    const guarded = this.#guarded(pid, mapped);
     for (const area of mapped) {
-      const guards = this.#guards(pid, area);
+      const guards = this.#guards(pid, area, guarded);
       const record = { ...this.#describe(pid, area), ...(guards.length > 0 ? { guards } : {}) };
       const source = this.#pagesOf(id, pid, area, record);
       const own =
@@ -218,13 +223,18 @@ export class MemoryCollector {
 
   /** The file at a path in the process's root, when it is the mapped one. */
   #namedFile(pid: number, area: MappedArea, path: string, key?: string): AreaRecord['file'] | undefined {
-    try {
-      const found = statSync(`/proc/${pid}/root${path}`, { bigint: true });
-      if (key === undefined ? found.ino !== area.inode : keyOf(found) !== key) return undefined;
-      return { path, size: found.size, mode: Number(found.mode), mtimeNs: found.mtimeNs };
-    } catch {
-      return undefined;
-    }
+    const found = this.#statBelow(pid, path);
+    if (!found || (key === undefined ? found.ino !== area.inode : keyOf(found) !== key)) return undefined;
+    return { path, size: found.size, mode: Number(found.mode), mtimeNs: found.mtimeNs };
+  }
+
+  /** What lies at a path in the process's root, asked once of each root: most processes map the same files. */
+  #statBelow(pid: number, path: string): BigIntStats | undefined {
+    const root = this.#roots.get(pid) ?? readlinkSync(`/proc/${pid}/root`);
+    this.#roots.set(pid, root);
+    const place = `${root}\0${path}`;
+    if (!this.#stats.has(place)) this.#stats.set(place, statQuietly(`/proc/${pid}/root${path}`));
+    return this.#stats.get(place);
   }
 
   /** A mapping of what does not lie under the name it was opened by. */
@@ -268,11 +278,8 @@ export class MemoryCollector {
       mtimeNs: running.mtimeNs,
     });
     const isIt = (path: string) => {
-      try {
-        return keyOf(statSync(`/proc/${pid}/root${path}`, { bigint: true })) === keyOf(running);
-      } catch {
-        return false;
-      }
+      const found = this.#statBelow(pid, path);
+      return found !== undefined && keyOf(found) === keyOf(running);
     };
     const named = belowRoot(pid, link);
     if (isIt(named)) return { exe: describe(named) };
@@ -303,13 +310,24 @@ export class MemoryCollector {
     }
   }
 
-  /** Guard regions: nothing can be read there. */
-  #guards(pid: number, area: MappedArea): NonNullable<AreaRecord['guards']> {
-    const ranges = native().scanGuards(this.#pagemaps.of(pid), area.start, area.end);
-    const guards = Array.from({ length: ranges.length / 2 }, (_none, index) => ({
+  /** Guard regions: nothing can be read there. They may lie across areas. */
+  #guarded(pid: number, areas: readonly MappedArea[]): Range[] {
+    const [first] = areas;
+    if (!first) return [];
+    const ranges = native().scanGuards(this.#pagemaps.of(pid), first.start, areas.at(-1)!.end);
+    return Array.from({ length: ranges.length / 2 }, (_none, index) => ({
       start: ranges[2 * index]!,
       end: ranges[2 * index + 1]!,
     }));
+  }
+
+  #guards(pid: number, area: MappedArea, guarded: readonly Range[]): NonNullable<AreaRecord['guards']> {
+    const guards = guarded
+      .filter((range) => overlaps(range, area))
+      .map(({ start, end }) => ({
+        start: start < area.start ? area.start : start,
+        end: end > area.end ? area.end : end,
+      }));
     if (guards.length > mostGuards)
       throw refusal(pid, area, `more than ${mostGuards} guard regions (MADV_GUARD_INSTALL) are not handled`);
     if (guards.length > 0 && area.permissions[3] === 's')
@@ -332,6 +350,14 @@ export class MemoryCollector {
     const length = area.end - start;
     const end = start + (fromFile ? readableLength(pid, { start, length }) : length);
     return end > start ? { key: { mm }, pid, start, end, shift: 0n, wanted } : undefined;
+  }
+}
+
+function statQuietly(path: string): BigIntStats | undefined {
+  try {
+    return statSync(path, { bigint: true });
+  } catch {
+    return undefined;
   }
 }
 
@@ -472,19 +498,27 @@ function addressSpace(
   };
 }
 
+let lastVdso:
+  | { bytes: Uint8Array; digest: Uint8Array; functions: ReturnType<typeof listFunctions> }
+  | undefined;
+
+/** Most often all processes have the same. */
 function describeVdso(pid: number, { start, end }: MappedArea) {
   const bytes = new Uint8Array(Number(end - start));
   native().readMemory(pid, start, bytes);
-  return { digest: digestVdso(bytes), functions: listFunctions(bytes) };
+  if (!lastVdso || Buffer.compare(bytes, lastVdso.bytes) !== 0)
+    lastVdso = { bytes, digest: digestVdso(bytes), functions: listFunctions(bytes) };
+  const { digest, functions } = lastVdso;
+  return { digest, functions };
 }
 
 /** Ask a process about its address space. */
-export function askMemory(remote: Remote, pid: number): AskedMemory {
-  const [brk, dumpable, ...keys] = remote.run([[SYS.brk, 0], [SYS.prctl, PR.getDumpable], ...keyCalls()]);
+export function* askMemory(remote: Remote, pid: number): Asking<AskedMemory> {
+  const [brk, dumpable, ...keys] = yield [[SYS.brk, 0], [SYS.prctl, PR.getDumpable], ...keyCalls()];
   return {
     brk: brk!,
     dumpable: Number(dumpable),
     keys: parseKeys(keys),
-    attributes: askMemoryAttributes(remote, pid),
+    attributes: yield* askMemoryAttributes(remote, pid),
   };
 }

@@ -1,6 +1,6 @@
 /** Processes and threads: what /proc tells, what ptrace tells, and what only the task itself can be asked. */
 import { readFileSync, readlinkSync } from 'node:fs';
-import { native } from '../../../native/index.ts';
+import { native, type Rseq } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { PR, REG, registerWords, SYS } from './abi.ts';
@@ -9,11 +9,11 @@ import { interruptedCall } from './interrupted-call.ts';
 import { readRights } from './objects/protection-keys.ts';
 import type { FilterCollector } from './objects/seccomp.ts';
 import { describeProcess, inner, readLimits, readStat, readStatus, type Status, statField } from './proc.ts';
-import type { Remote } from './remote.ts';
+import type { Asking, Remote } from './remote.ts';
 import { askRseq } from './rseq.ts';
 import { readAutogroup, readScheduling } from './scheduling.ts';
 import type { SessionProcess, SessionThread, SessionView } from './session-view.ts';
-import { askThreadAttributes } from './thread-attributes.ts';
+import { askThreadAttributes, type ThreadAttributes } from './thread-attributes.ts';
 import { askTimers } from './timers.ts';
 
 type Process = Records['process'];
@@ -38,31 +38,44 @@ function signalsOf(status: Status, ...keys: string[]): number[] {
   );
 }
 
-/** Everything that belongs to the process as a whole and that nobody else knows. */
-export function askProcess(view: SessionView, process: SessionProcess): AskedProcess {
-  return view.within(process.pid, (remote) => ({
-    memory: askMemory(remote, process.pid),
-    handlers: askHandlers(remote, process.threads[0]!.status),
-    process: { ...askTimers(remote, process), ...askSubreaper(remote), ...askProcessorStates(remote) },
-  }));
+export interface Asked {
+  thread: AskedThread;
+  /** Of a process's first thread. */
+  process?: AskedProcess;
+}
+
+/** Everything that only a thread can tell; its first also tells what belongs to the process as a whole. */
+export function* askThread(remote: Remote, process: SessionProcess, thread: SessionThread): Asking<Asked> {
+  const own = yield* askOwn(remote, process, thread);
+  if (thread !== process.threads[0]) return { thread: own };
+  return {
+    thread: own,
+    process: {
+      memory: yield* askMemory(remote, process.pid),
+      handlers: yield* askHandlers(remote, thread.status),
+      process: {
+        ...(yield* askTimers(remote, process)),
+        ...(yield* askSubreaper(remote)),
+        ...(yield* askProcessorStates(remote)),
+      },
+    },
+  };
 }
 
 const SIGCHLD = 17;
 
-function askHandlers(remote: Remote, status: Status): Records['handlers']['actions'] {
+function* askHandlers(remote: Remote, status: Status): Asking<Records['handlers']['actions']> {
   // SIGCHLD has flags that count (SA_NOCLDWAIT, SA_NOCLDSTOP) though nobody handles or ignores it.
   const signals = [...new Set([...signalsOf(status, 'SigCgt', 'SigIgn'), SIGCHLD])];
   remote.reset();
   const address = remote.reserve(kernelSigaction * 64);
-  remote.run(
-    signals.map((signal, index) => [
-      SYS.rt_sigaction,
-      signal,
-      0,
-      address + BigInt(index * kernelSigaction),
-      longSize,
-    ]),
-  );
+  yield signals.map((signal, index) => [
+    SYS.rt_sigaction,
+    signal,
+    0,
+    address + BigInt(index * kernelSigaction),
+    longSize,
+  ]);
   const bytes = remote.read(address, kernelSigaction * 64);
   const view = new DataView(bytes.buffer);
   return signals.map((signal, index) => {
@@ -71,25 +84,26 @@ function askHandlers(remote: Remote, status: Status): Records['handlers']['actio
   });
 }
 
-function askSubreaper(remote: Remote): { childSubreaper?: boolean } {
+function* askSubreaper(remote: Remote): Asking<{ childSubreaper?: boolean }> {
   remote.reset();
   const address = remote.reserve(8);
-  remote.run([[SYS.prctl, PR.getChildSubreaper, address, 0, 0, 0]]);
+  yield [[SYS.prctl, PR.getChildSubreaper, address, 0, 0, 0]];
   return new DataView(remote.read(address, 8).buffer).getInt32(0, true) === 1 ? { childSubreaper: true } : {};
 }
 
 /** Components of the extended state that a process must ask for before it may use them (AMX). */
 const onDemand = 1n << 18n;
 
-function askProcessorStates(remote: Remote): { processorStates?: bigint } {
+function* askProcessorStates(remote: Remote): Asking<{ processorStates?: bigint }> {
   remote.reset();
   const address = remote.put(new Uint8Array(8));
-  if (remote.run([[SYS.arch_prctl, ARCH_GET_XCOMP_PERM, address]])[0] !== 0n) return {};
+  const [result] = yield [[SYS.arch_prctl, ARCH_GET_XCOMP_PERM, address]];
+  if (result !== 0n) return {};
   const allowed = new DataView(remote.read(address, 8).slice().buffer).getBigUint64(0, true) & onDemand;
   return allowed === 0n ? {} : { processorStates: allowed };
 }
 
-const readNumber = (path: string, radix = 10) => Number.parseInt(readFileSync(path, 'latin1'), radix);
+const readNumber = (path: string, radix = 10) => Number.parseInt(readFileSync(path, 'utf8'), radix);
 
 /** The process's record; ids name what was collected before. */
 export function processRecord(
@@ -115,23 +129,12 @@ export function processRecord(
 
 /** A thread's record and its extended registers. */
 export function threadRecord(
-  view: SessionView,
   process: SessionProcess,
   thread: SessionThread,
+  asked: AskedThread,
   filters: FilterCollector,
 ): { meta: Thread; data: Uint8Array } {
-  const status = readStatus(process.pid, thread.tid);
-  refuseThread(process, thread);
-  const { fields } = readStat(process.pid, thread.tid);
-  const { rseq, attributes, ...asked } = view.within(
-    process.pid,
-    (remote) => ({
-      ...askThread(remote),
-      attributes: askThreadAttributes(remote, status, Number(statField(fields, 9))),
-      rseq: askRseq(thread.tid, thread.state.registers, remote),
-    }),
-    thread,
-  );
+  const { status, fields } = asked;
   const pending = native().peekSignals(thread.tid, false);
   const robustList = readRobustList(thread.tid);
   const call = interruptedCall(thread.state.registers);
@@ -150,16 +153,17 @@ export function threadRecord(
     ...(asked.alternateStack ? { alternateStack: asked.alternateStack } : {}),
     ...(robustList ? { robustList } : {}),
     ...(asked.clearChildTid === 0n ? {} : { clearChildTid: asked.clearChildTid }),
-    ...(rseq ? { rseq } : {}),
+    ...(asked.rseq ? { rseq: asked.rseq } : {}),
     ...(asked.parentDeathSignal === 0 ? {} : { parentDeathSignal: asked.parentDeathSignal }),
-    ...attributes,
+    ...asked.attributes,
     ...(call ? { systemCall: call } : {}),
     ...(pkru === undefined ? {} : { pkru }),
   };
   return { meta, data: thread.state.extended };
 }
 
-function refuseThread(process: SessionProcess, thread: SessionThread): void {
+/** Before it is asked anything. */
+export function refuseThread(process: SessionProcess, thread: SessionThread): void {
   const words = registerWords(thread.state.registers);
   if (words[REG.cs] !== 0x33n)
     throw new PodError(
@@ -168,28 +172,39 @@ function refuseThread(process: SessionProcess, thread: SessionThread): void {
     );
 }
 
-interface AskedThread {
+export interface AskedThread {
   alternateStack: Thread['alternateStack'];
   clearChildTid: bigint;
   parentDeathSignal: number;
   securebits: number;
   timerSlackNs: bigint;
+  rseq: Rseq | undefined;
+  attributes: ThreadAttributes;
+  /** Of /proc, when all of the session was stopped: another thread may have given this one its filters (TSYNC). */
+  status: Status;
+  fields: readonly string[];
 }
 
 const SS_DISABLE = 2;
 
-function askThread(remote: Remote): AskedThread {
+function* askOwn(
+  remote: Remote,
+  process: SessionProcess,
+  { tid: host, state }: SessionThread,
+): Asking<AskedThread> {
+  const status = readStatus(process.pid, host);
+  const { fields } = readStat(process.pid, host);
   remote.reset();
   const stack = remote.reserve(24);
   const tid = remote.reserve(8);
   const death = remote.reserve(8);
-  const [, , , securebits, slack] = remote.run([
+  const [, , , securebits, slack] = yield [
     [SYS.sigaltstack, 0, stack],
     [SYS.prctl, PR.getTidAddress, tid, 0, 0, 0],
     [SYS.prctl, PR.getPdeathsig, death, 0, 0, 0],
     [SYS.prctl, PR.getSecurebits, 0, 0, 0, 0],
     [SYS.prctl, PR.getTimerslack, 0, 0, 0, 0],
-  ]);
+  ];
   const view = new DataView(remote.read(stack, Number(death - stack) + 8).buffer);
   const flags = view.getUint32(8, true);
   return {
@@ -206,6 +221,10 @@ function askThread(remote: Remote): AskedThread {
     parentDeathSignal: view.getInt32(Number(death - stack), true),
     securebits: Number(securebits),
     timerSlackNs: slack!,
+    attributes: yield* askThreadAttributes(remote, status, Number(statField(fields, 9))),
+    rseq: yield* askRseq(host, state.registers, remote),
+    status,
+    fields,
   };
 }
 

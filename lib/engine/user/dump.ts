@@ -19,7 +19,15 @@ import { pageSize, SYS } from './abi.ts';
 import { Carriers } from './carriers.ts';
 import { collectFiles, type TableOwner } from './collect-files.ts';
 import { MemoryCollector } from './collect-memory.ts';
-import { askProcess, fsRecord, processRecord, threadRecord, treeEntry } from './collect-process.ts';
+import {
+  type AskedProcess,
+  askThread,
+  fsRecord,
+  processRecord,
+  refuseThread,
+  threadRecord,
+  treeEntry,
+} from './collect-process.ts';
 import { Freezer } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
 import { lostAttributes } from './lost-attributes.ts';
@@ -264,13 +272,17 @@ function collect(
   const spaces: {
     id: number;
     process: SessionProcess;
-    asked: ReturnType<typeof askProcess>['memory'];
+    asked: AskedProcess['memory'];
     /** Address space of its parent. */
     parent: number | undefined;
   }[] = [];
+  const everyone = view.alive.flatMap((process) => process.threads.map((thread) => ({ process, thread })));
+  for (const { process, thread } of everyone) refuseThread(process, thread);
+  const answers = view.askEach(everyone, askThread).values();
   for (const process of view.alive) {
     const { firsts, ...own } = ids.get(process.pid)!;
-    const asked = askProcess(view, process);
+    const told = process.threads.map(() => answers.next().value!);
+    const asked = told[0]!.process!;
     if (firsts.has('vm')) {
       const parent = ids.get(process.parent)?.mm;
       spaces.push({ id: own.mm, process, asked: asked.memory, parent });
@@ -280,14 +292,14 @@ function collect(
     if (firsts.has('sighand'))
       shared.push({ name: 'handlers', meta: { id: own.handlers, actions: asked.handlers } });
     tasks.push({ name: 'process', meta: processRecord(process, own, asked) });
-    for (const thread of process.threads) {
-      const { meta, data } = threadRecord(view, process, thread, filters);
+    process.threads.forEach((thread, index) => {
+      const { meta, data } = threadRecord(process, thread, told[index]!.thread, filters);
       tasks.push({ name: 'thread', meta, data });
-    }
+    });
   }
   for (const { id, thread } of folders)
     shared.push({ name: 'fs', meta: fsRecord(id, thread.tid, thread.status) });
-  for (const { process } of spaces) memory.probe(process.pid, (asked, body) => view.within(asked, body));
+  for (const { process } of spaces) memory.probe(process.pid, view);
   const names = view.within(view.alive[0]!.pid, askNames);
   const clocks = view.within(view.alive[0]!.pid, askClocks);
   const tree = view.processes.map((process) => treeEntry(view, process, outsideOf(target, view)));

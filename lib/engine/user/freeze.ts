@@ -132,7 +132,11 @@ export class Freezer {
         if (typeof found === 'number') return found;
         if (found.grown) news = true;
         processes.set(pid, found.process);
-        if (!found.process.zombie) queue.push(...this.#children(pid));
+        if (found.process.zombie) continue;
+        const children = this.#children(pid);
+        // They come to their stops while we are with others.
+        for (const child of children) this.#callProcess(child);
+        queue.push(...children);
       }
     }
     // A process may have ended between two walks.
@@ -175,13 +179,14 @@ export class Freezer {
       };
       if (process.zombie) return { process, grown: known === undefined };
       let grown = known === undefined;
+      for (const tid of tids) this.#call(pid, tid);
       for (const tid of tids) {
         const before = known?.threads.find((thread) => thread.tid === tid);
         if (before) {
           process.threads.push(before);
           continue;
         }
-        const stop = this.#stopTask(pid, tid);
+        const stop = this.#awaitStop(pid, tid);
         if (stop === gone) continue;
         if (stop === undefined) return tid;
         grown = true;
@@ -205,19 +210,32 @@ export class Freezer {
     }
   }
 
-  #stopTask(pid: number, tid: number): Stop | undefined | typeof gone {
-    const addon = native();
-    if (!this.#seized.has(tid)) {
-      try {
-        addon.seize(tid, PTRACE.optionSysGood);
-      } catch (cause) {
-        // The dead that nobody has waited for yet can't be seized: EPERM.
-        if (isGone(cause) || !isAlive(tid)) return gone;
-        throw this.#seizeFailure(pid, tid, cause);
-      }
-      this.#seized.add(tid);
-      addon.interrupt(tid);
+  #callProcess(pid: number): void {
+    try {
+      for (const tid of listThreads(pid)) this.#call(pid, tid);
+    } catch (cause) {
+      if (!isGone(cause)) throw cause;
     }
+  }
+
+  /** Seize a task, if it is still there, and tell it to stop. */
+  #call(pid: number, tid: number): void {
+    if (this.#seized.has(tid)) return;
+    try {
+      native().seize(tid, PTRACE.optionSysGood);
+    } catch (cause) {
+      // The dead that nobody has waited for yet can't be seized: EPERM.
+      if (isGone(cause) || !isAlive(tid)) return;
+      throw this.#seizeFailure(pid, tid, cause);
+    }
+    this.#seized.add(tid);
+    native().interrupt(tid);
+  }
+
+  /** Wait for a task that was called. */
+  #awaitStop(pid: number, tid: number): Stop | undefined | typeof gone {
+    if (!this.#seized.has(tid)) return gone;
+    const addon = native();
     const vdso = this.#vdsoOf(pid);
     for (let nudges = 0; ; ) {
       const stop = addon.waitStop(tid, this.#patience);
@@ -294,7 +312,7 @@ interface Range {
 }
 
 function findVdso(pid: number): Range | undefined {
-  const line = /^([0-9a-f]+)-([0-9a-f]+) .*\[vdso\]$/m.exec(readFileSync(`/proc/${pid}/maps`, 'latin1'));
+  const line = /^([0-9a-f]+)-([0-9a-f]+) .*\[vdso\]$/m.exec(readFileSync(`/proc/${pid}/maps`, 'utf8'));
   return line ? { start: BigInt(`0x${line[1]}`), end: BigInt(`0x${line[2]}`) } : undefined;
 }
 

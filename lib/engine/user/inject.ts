@@ -20,6 +20,9 @@
  * Where the frame lies: in an area mapped for it by a first call. Only that first call (and the last, which unmaps
  * the area) needs a frame on the task's own stack, below the red zone, where the kernel itself would put one; what
  * was there is put back, in case the program's stack is smaller than a signal frame.
+ *
+ * A thread that was entered stays in until the session has been asked everything, and many are in at once, each at a
+ * place of its own: so they can be asked together (remote.ts), and are put back together.
  */
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
@@ -27,12 +30,15 @@ import { allSignals, MAP, NT_X86_XSTATE, PROT, PTRACE, REG, registerWords, SYS }
 import { endedOnlyByStop, nameRestartedCall, rewindCall } from './interrupted-call.ts';
 import { liftedRights } from './objects/protection-keys.ts';
 import { describeProcess, type MappedArea } from './proc.ts';
-import { type CallSite, Remote } from './remote.ts';
+import { type CallSite, Remote, RemoteError, runTogether, type Word } from './remote.ts';
 import { abortRestartableSequence } from './rseq.ts';
-import { buildSignalFrame, maxSignalFrame } from './signal-frame.ts';
+import { buildSignalFrame, framePointer, maxSignalFrame } from './signal-frame.ts';
 
 const code = Uint8Array.of(0x0f, 0x05, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b, 0, 0, 0, 0, 0);
-/** Code, a signature, and the address of the scratch area: what a later dumper looks for when this one was killed. */
+/**
+ * Code, a signature, and the address of the scratch area with its places less one in the low bits: what a later dumper
+ * looks for when this one was killed.
+ */
 const signature = 0x312d6d6165727473n;
 const codeLength = 32;
 
@@ -41,7 +47,9 @@ const headroom = 128 << 10;
 const frameRoom = maxSignalFrame;
 const dataRoom = 112 << 10;
 const EAGAIN = 11;
-const scratchLength = BigInt(headroom + frameRoom + dataRoom);
+const placeLength = BigInt(headroom + frameRoom + dataRoom);
+/** Threads of one address space that can be in at once. */
+const mostPlaces = 16;
 
 /** A stopped thread lent to us, as it was. */
 export interface ThreadState {
@@ -86,103 +94,201 @@ function readExtendedState(tid: number): Uint8Array {
   }
 }
 
-/** One address space, prepared for injected calls. */
+/** A thread that lends itself, and how it was. */
+export interface Lent {
+  tid: number;
+  state: ThreadState;
+}
+
+/**
+ * One address space, prepared for injected calls. A thread that was entered stays so until it is left: a second visit
+ * costs nothing. As many of its threads as there are places can be in at once.
+ */
 export class Injector {
   readonly #pid: number;
   readonly #areas: readonly MappedArea[];
+  #places: number;
   #code = 0n;
   #scratch = 0n;
+  /** Who is in, by place. */
+  readonly #inside = new Map<number, Lent>();
 
-  constructor(pid: number, areas: readonly MappedArea[]) {
+  constructor(pid: number, areas: readonly MappedArea[], threads = 1) {
     this.#pid = pid;
     this.#areas = areas;
+    this.#places = Math.min(threads, mostPlaces);
   }
 
-  /** Run `body` with a Remote in the stopped thread; afterwards the thread is exactly as it was. */
-  within<Result>(tid: number, state: ThreadState, body: (remote: Remote) => Result): Result {
-    const { site, leave } = this.borrow(tid, state);
-    const remote = new Remote(tid, this.#template(state, site.stack), site);
-    try {
-      return body(remote);
-    } finally {
-      leave();
-    }
-  }
-
-  /** The same for longer: where calls can be made until leave() is called. */
-  borrow(tid: number, state: ThreadState): { site: CallSite; leave: () => void } {
-    this.prepare(tid, state);
-    const frame = this.#scratch + BigInt(headroom);
-    const stack = this.#enter(tid, state, frame);
-    return {
-      site: { code: this.#code, stack, data: frame + BigInt(frameRoom), dataSize: dataRoom },
-      leave: () => this.#leave(tid, state),
-    };
-  }
-
-  /** Take the scratch area and the code away again, through any stopped thread of the process. */
-  finish(tid: number, state: ThreadState): void {
-    if (this.#code === 0n) return;
-    const addon = native();
-    if (this.#scratch !== 0n) {
-      addon.poke(tid, this.#code + 24n, 0n);
-      this.#onStack(tid, state, (remote) => remote.call('munmap', SYS.munmap, this.#scratch, scratchLength));
-      this.#scratch = 0n;
-    }
-    for (let offset = 0n; offset < codeLength; offset += 8n) addon.poke(tid, this.#code + offset, 0n);
-    this.#code = 0n;
-  }
-
-  /** Address of the scratch area, which is not the session's; 0n when there is none. */
-  get scratch(): { start: bigint; end: bigint } {
-    return { start: this.#scratch, end: this.#scratch === 0n ? 0n : this.#scratch + scratchLength };
-  }
-
-  /** The code and the scratch area, when they are not there yet: by way of this thread's stack. */
-  prepare(tid: number, state: ThreadState): void {
-    if (this.#scratch !== 0n) return;
-    this.#placeCode(tid);
-    if (this.#scratch !== 0n) return;
-    this.#onStack(tid, state, (remote) => {
-      const flags = MAP.private | MAP.anonymous | MAP.noReserve;
-      const [mapped] = remote.run([[SYS.mmap, 0, scratchLength, PROT.read | PROT.write, flags, -1, 0]]);
-      if (mapped! < 0n) throw this.#noRoom(Number(-mapped!));
-      this.#scratch = mapped!;
-    });
-    native().poke(tid, this.#code + 24n, this.#scratch);
+  /**
+   * Make ready what is not yet: code, and the scratch area, each by way of the stack of the thread beside it. That
+   * thread is in afterwards.
+   */
+  static prepare(wanted: readonly { injector: Injector; lent: Lent }[]): void {
+    const fresh = wanted.filter(
+      ({ injector, lent }) => injector.#scratch === 0n && injector.#placeCode(lent.tid),
+    );
+    const results = Injector.#onStacks(
+      fresh.map(({ injector, lent }) => ({
+        injector,
+        lent,
+        call: [
+          SYS.mmap,
+          0,
+          placeLength * BigInt(injector.#places),
+          PROT.read | PROT.write,
+          MAP.private | MAP.anonymous | MAP.noReserve,
+          -1,
+          0,
+        ],
+      })),
+      ({ injector, lent }, result) => {
+        if (result < 0n && result > -4096n) return false;
+        injector.#scratch = result;
+        native().poke(lent.tid, injector.#code + 24n, result | BigInt(injector.#places - 1));
+        injector.#enterPlace(0, lent);
+        return true;
+      },
+    );
+    const failed = fresh.filter(({ injector }) => injector.#scratch === 0n);
+    if (failed.length === 0) return;
+    // Little address space may be left for it.
+    const tight = failed.find(({ injector }) => injector.#places === 1);
+    if (tight) throw tight.injector.#noRoom(Number(-results[fresh.indexOf(tight)]!));
+    for (const { injector } of failed) injector.#places = 1;
+    Injector.prepare(failed);
   }
 
   #noRoom(errno: number): PodError {
     const lock = errno === EAGAIN;
     return new PodError(
       'cannot-checkpoint',
-      `${describeProcess(this.#pid)} may not map ${scratchLength >> 10n} KiB more, which a dump needs for a moment${lock ? ': it locks all that it maps (mlockall)' : ''} (errno ${errno})`,
+      `${describeProcess(this.#pid)} may not map ${placeLength >> 10n} KiB more, which a dump needs for a moment${lock ? ': it locks all that it maps (mlockall)' : ''} (errno ${errno})`,
       lock
         ? 'raise its limit of locked memory (prlimit --memlock)'
         : 'raise its limits (prlimit --as --data)',
     );
   }
 
-  /** Write the code into the tail of the vdso, or find what a killed dumper left there. */
-  #placeCode(tid: number): void {
+  /** Leave the address spaces as they were found; `lent` is a thread of each. */
+  static finish(used: readonly { injector: Injector; lent: Lent }[]): void {
+    for (const { injector, lent } of used)
+      if (injector.#scratch !== 0n) native().poke(lent.tid, injector.#code + 24n, 0n);
+    leave(
+      used.flatMap(({ injector, lent }) =>
+        [...injector.#inside.values()].filter(({ tid }) => tid !== lent.tid),
+      ),
+    );
+    const results = Injector.#onStacks(
+      used
+        .filter(({ injector }) => injector.#scratch !== 0n)
+        .map(({ injector, lent }) => ({
+          injector,
+          lent,
+          call: [SYS.munmap, injector.#scratch, placeLength * BigInt(injector.#places)],
+        })),
+      () => false,
+    );
+    for (const { injector, lent } of used) {
+      injector.#inside.clear();
+      injector.#scratch = 0n;
+      if (injector.#code !== 0n)
+        for (let offset = 0n; offset < codeLength; offset += 8n)
+          native().poke(lent.tid, injector.#code + offset, 0n);
+      injector.#code = 0n;
+    }
+    const failed = results.findIndex((result) => result < 0n);
+    if (failed >= 0) throw new RemoteError('munmap', Number(-results[failed]!));
+  }
+
+  /** As many threads can be in at once. */
+  get places(): number {
+    return this.#places;
+  }
+
+  /** Leave those that are in when these, at most `places`, could not all be in together with them. */
+  makeRoom(wanted: readonly Lent[]): void {
+    const inside = new Set([...this.#inside.values()].map(({ tid }) => tid));
+    if (inside.size + wanted.filter(({ tid }) => !inside.has(tid)).length > this.#places) this.leave();
+  }
+
+  /** Where the thread makes calls until leave(); it is entered when it is not in yet. */
+  enter(lent: Lent): CallSite {
+    if (this.#scratch === 0n) Injector.prepare([{ injector: this, lent }]);
+    for (const [place, { tid }] of this.#inside) if (tid === lent.tid) return this.#site(place);
+    this.makeRoom([lent]);
+    let place = 0;
+    while (this.#inside.has(place)) place++;
+    this.#enterPlace(place, lent);
+    return this.#site(place);
+  }
+
+  /** The same with a Remote. */
+  remote(lent: Lent): Remote {
+    const site = this.enter(lent);
+    return new Remote(lent.tid, this.#template(lent.state, site.stack), site);
+  }
+
+  /** Whoever is in is what it was. */
+  leave(): void {
+    const inside = [...this.#inside.values()];
+    this.#inside.clear();
+    leave(inside);
+  }
+
+  /** Address of the scratch area, which is not the session's; 0n when there is none. */
+  get scratch(): { start: bigint; end: bigint } {
+    const length = this.#scratch === 0n ? 0n : placeLength * BigInt(this.#places);
+    return { start: this.#scratch, end: this.#scratch + length };
+  }
+
+  #enterPlace(place: number, lent: Lent): void {
+    this.#enter(lent, this.#frameAt(place));
+    this.#inside.set(place, lent);
+  }
+
+  #frameAt(place: number): bigint {
+    return this.#scratch + BigInt(place) * placeLength + BigInt(headroom);
+  }
+
+  #site(place: number): CallSite {
+    const frame = this.#frameAt(place);
+    return {
+      code: this.#code,
+      stack: framePointer(frame),
+      data: frame + BigInt(frameRoom),
+      dataSize: dataRoom,
+    };
+  }
+
+  /**
+   * Write the code into the tail of the vdso, or find what a killed dumper left there. Whether there is no scratch area
+   * yet.
+   */
+  #placeCode(tid: number): boolean {
     const addon = native();
     const vdso = this.#areas.find((area) => area.path === '[vdso]');
     if (!vdso)
       throw new PodError('cannot-checkpoint', `${describeProcess(this.#pid)} has no vdso to work from`);
-    const bytes = new Uint8Array(Number(vdso.end - vdso.start));
-    addon.readMemory(this.#pid, vdso.start, bytes);
-    const view = new DataView(bytes.buffer);
-    const at = bytes.length - codeLength;
-    const address = vdso.start + BigInt(at);
-    if (view.getBigUint64(at + 16, true) === signature) {
-      const scratch = view.getBigUint64(at + 24, true);
-      const area = this.#areas.find((each) => each.start <= scratch && scratch + scratchLength <= each.end);
+    const tail = new Uint8Array(codeLength);
+    const address = vdso.end - BigInt(codeLength);
+    addon.readMemory(this.#pid, address, tail);
+    const view = new DataView(tail.buffer);
+    if (view.getBigUint64(16, true) === signature) {
+      const word = view.getBigUint64(24, true);
+      const scratch = word & ~0xfffn;
+      const places = Number(word & 0xfffn) + 1;
+      const end = scratch + placeLength * BigInt(places);
+      const area = this.#areas.find((each) => each.start <= scratch && end <= each.end);
       this.#code = address;
-      if (scratch !== 0n && area?.permissions === 'rw-p' && area.path === '') this.#scratch = scratch;
-      else addon.poke(tid, address + 24n, 0n);
-      return;
+      if (scratch !== 0n && area?.permissions === 'rw-p' && area.path === '') {
+        this.#scratch = scratch;
+        this.#places = places;
+        return false;
+      }
+      addon.poke(tid, address + 24n, 0n);
+      return true;
     }
-    if (bytes.subarray(at).some((byte) => byte !== 0)) {
+    if (tail.some((byte) => byte !== 0)) {
       throw new PodError(
         'cannot-checkpoint',
         `the vdso of ${describeProcess(this.#pid)} has no room for two instructions`,
@@ -193,6 +299,7 @@ export class Injector {
     addon.poke(tid, address + 8n, words.getBigUint64(8, true));
     addon.poke(tid, address + 16n, signature);
     this.#code = address;
+    return true;
   }
 
   #template(state: ThreadState, stackPointer: bigint): Uint8Array {
@@ -206,7 +313,7 @@ export class Injector {
   }
 
   /** Write the frame, then point the task at sigreturn, then block its signals: in this order (see above). */
-  #enter(tid: number, state: ThreadState, address: bigint): bigint {
+  #enter({ tid, state }: Lent, address: bigint): bigint {
     const addon = native();
     const frame = buildSignalFrame(state.resumable, state.extended, state.mask, address);
     addon.writeMemory(tid, address, frame.bytes);
@@ -220,28 +327,11 @@ export class Injector {
     return frame.stackPointer;
   }
 
-  /** Back to the very stop we found, from where the kernel itself restarts an interrupted call. */
-  #leave(tid: number, state: ThreadState): void {
-    const addon = native();
-    addon.interrupt(tid);
-    addon.resume(tid, PTRACE.cont, 0);
-    for (;;) {
-      const stop = addon.waitStop(tid, -1);
-      if (!stop || stop.state === 'exited')
-        throw new PodError('other', `${describeProcess(this.#pid)} ended while it was dumped`);
-      if (stop.event === PTRACE.eventStop) break;
-      addon.resume(tid, PTRACE.cont, 0);
-    }
-    if (liftedRights(state.extended)) addon.setRegset(tid, NT_X86_XSTATE, state.extended);
-    addon.setSignalMask(tid, state.mask);
-    addon.setRegisters(tid, state.registers);
-  }
-
   /**
    * Where the kernel would put a signal frame: below the red zone of the thread's stack. A program may run on a stack
    * too small for one; then any private memory will do for the moment, since all of it comes back.
    */
-  #frameRoom(tid: number, state: ThreadState): { address: bigint; below: Uint8Array } {
+  #frameRoom({ tid, state }: Lent): { address: bigint; below: Uint8Array } {
     const length = BigInt(state.extended.length + 1024);
     const tops = [
       registerWords(state.registers)[REG.rsp]! - 128n,
@@ -260,18 +350,73 @@ export class Injector {
     throw new PodError('cannot-checkpoint', `${describeProcess(this.#pid)} has no memory to work from`);
   }
 
-  /** A call with the frame on the task's own stack; what lay there comes back. */
-  #onStack(tid: number, state: ThreadState, body: (remote: Remote) => void): void {
-    const addon = native();
-    const { address, below } = this.#frameRoom(tid, state);
-    const pointer = this.#enter(tid, state, address);
+  /**
+   * One call each, with the frame on the tasks' own stacks; what lay there comes back. A task whose `move` says, told
+   * the result, that it has entered it elsewhere is not left.
+   */
+  static #onStacks<Job extends { injector: Injector; lent: Lent; call: readonly Word[] }>(
+    jobs: readonly Job[],
+    move: (job: Job, result: bigint) => boolean,
+  ): bigint[] {
+    const stacks: { lent: Lent; address: bigint; below: Uint8Array }[] = [];
+    const moved = new Set<Lent>();
+    const giveBack = (stack: (typeof stacks)[number]) =>
+      native().writeMemory(stack.lent.tid, stack.address, stack.below);
     try {
-      body(new Remote(tid, this.#template(state, pointer), { data: 0n, dataSize: 0 }));
+      const remotes = jobs.map(({ injector, lent, call }) => {
+        const stack = { lent, ...injector.#frameRoom(lent) };
+        stacks.push(stack);
+        const pointer = injector.#enter(lent, stack.address);
+        const remote = new Remote(lent.tid, injector.#template(lent.state, pointer), {
+          data: 0n,
+          dataSize: 0,
+        });
+        return { remote, calls: [call] };
+      });
+      const results = runTogether(remotes).map(([result]) => result!);
+      jobs.forEach((job, index) => {
+        if (move(job, results[index]!)) moved.add(job.lent);
+      });
+      return results;
     } finally {
-      this.#leave(tid, state);
-      addon.writeMemory(tid, address, below);
+      leave(stacks.map(({ lent }) => lent).filter((lent) => !moved.has(lent)));
+      for (const stack of stacks) giveBack(stack);
     }
   }
+}
+
+/** Back to the very stops we found, from where the kernel itself restarts interrupted calls. */
+function leave(all: readonly Lent[]): void {
+  const failures: unknown[] = [];
+  /** One that has ended must not keep the others from being left. */
+  const left = (each: readonly Lent[], body: (lent: Lent) => void) =>
+    each.filter((lent) => {
+      try {
+        body(lent);
+        return true;
+      } catch (cause) {
+        failures.push(cause);
+        return false;
+      }
+    });
+  const addon = native();
+  const stopping = left(all, ({ tid }) => {
+    addon.interrupt(tid);
+    addon.resume(tid, PTRACE.cont, 0);
+  });
+  left(stopping, ({ tid, state }) => {
+    for (;;) {
+      const stop = addon.waitStop(tid, -1);
+      if (!stop || stop.state === 'exited')
+        throw new PodError('other', `${describeProcess(tid)} ended while it was dumped`);
+      if (stop.event === PTRACE.eventStop) break;
+      addon.resume(tid, PTRACE.cont, 0);
+    }
+    if (liftedRights(state.extended)) addon.setRegset(tid, NT_X86_XSTATE, state.extended);
+    addon.setSignalMask(tid, state.mask);
+    addon.setRegisters(tid, state.registers);
+  });
+  if (failures.length > 0) throw failures[0];
 }
 
 function isPrivateMemory(area: MappedArea): boolean {

@@ -11,7 +11,7 @@ import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { MAP, PR, PROT, pageSize, SYS } from './abi.ts';
 import { describeProcess, readAreas, readStatus } from './proc.ts';
-import type { Remote, Word } from './remote.ts';
+import type { Asking, Remote, Word } from './remote.ts';
 
 type Space = Records['mm'];
 export type MemoryAttributes = Pick<
@@ -33,16 +33,16 @@ const MCL_FUTURE = 2;
 const MCL_ONFAULT = 4;
 const exceptAdvised = 2;
 
-export function askMemoryAttributes(remote: Remote, pid: number): MemoryAttributes {
-  refuseTaggedAddresses(remote, pid);
-  refuseSegments(remote, pid);
-  const [thp, merge, execGain] = remote.run([
+export function* askMemoryAttributes(remote: Remote, pid: number): Asking<MemoryAttributes> {
+  yield* refuseTaggedAddresses(remote, pid);
+  yield* refuseSegments(remote, pid);
+  const [thp, merge, execGain] = yield [
     [SYS.prctl, PR.getThpDisable, 0, 0, 0, 0],
     [SYS.prctl, PR.getMemoryMerge, 0, 0, 0, 0],
     [SYS.prctl, PR.getMdwe, 0, 0, 0, 0],
-  ]);
-  const membarrier = askBarriers(remote);
-  const lockFuture = askLock(remote, pid);
+  ];
+  const membarrier = yield* askBarriers();
+  const lockFuture = yield* askLock(remote, pid);
   return {
     ...(thp! > 0n ? { thpDisable: true } : {}),
     ...(thp! > 0n && (Number(thp) & exceptAdvised) !== 0 ? { thpExceptAdvised: true } : {}),
@@ -53,26 +53,26 @@ export function askMemoryAttributes(remote: Remote, pid: number): MemoryAttribut
   };
 }
 
-function askBarriers(remote: Remote): number {
-  const [told] = remote.run([[SYS.membarrier, MEMBARRIER_GET_REGISTRATIONS, 0, 0]]);
+function* askBarriers(): Asking<number> {
+  const [told] = yield [[SYS.membarrier, MEMBARRIER_GET_REGISTRATIONS, 0, 0]];
   if (told! >= 0n) return Number(told) & registrations.reduce((all, bit) => all | bit, 0);
-  const results = remote.run(barriers.map(({ command }) => [SYS.membarrier, command, 0, 0]));
+  const results = yield barriers.map(({ command }) => [SYS.membarrier, command, 0, 0]);
   const found = barriers.filter((_barrier, index) => results[index] === 0n);
   // Without the call (ENOSYS) there is nothing to register for.
   return results[0] === -38n ? 0 : found.reduce((all, { register }) => all | register, global.register);
 }
 
 /** A page mapped anew, in our own area: does it come locked, and present? */
-function askLock(remote: Remote, pid: number): MemoryAttributes['lockFuture'] {
+function* askLock(remote: Remote, pid: number): Asking<MemoryAttributes['lockFuture']> {
   remote.reset();
   const present = remote.put(new Uint8Array(1));
   const size = BigInt(pageSize);
   const start = ((remote.reserve(2 * pageSize) + size - 1n) / size) * size;
   const flags = MAP.private | MAP.anonymous | MAP.noReserve | MAP.fixed;
-  remote.run([
+  yield [
     [SYS.mmap, start, pageSize, PROT.read | PROT.write, flags, -1, 0],
     [SYS.mincore, start, pageSize, present],
-  ]);
+  ];
   if (Number(readStatus(pid).get('VmLck')?.[0] ?? 0) === 0) return undefined;
   const found = readAreas(pid).find((area) => area.start <= start && start < area.end);
   if (!found?.flags.has('lo')) return undefined;
@@ -82,10 +82,10 @@ function askLock(remote: Remote, pid: number): MemoryAttributes['lockFuture'] {
 const ARCH_GET_UNTAG_MASK = 0x4001;
 
 /** Pointers with data in their upper bits (LAM): on another processor each would be a fault. */
-function refuseTaggedAddresses(remote: Remote, pid: number): void {
+function* refuseTaggedAddresses(remote: Remote, pid: number): Asking<void> {
   remote.reset();
   const mask = remote.put(new Uint8Array(8).fill(0xff));
-  const [result] = remote.run([[SYS.arch_prctl, ARCH_GET_UNTAG_MASK, mask]]);
+  const [result] = yield [[SYS.arch_prctl, ARCH_GET_UNTAG_MASK, mask]];
   if (result !== 0n) return;
   const bytes = remote.read(mask, 8);
   if (bytes.every((byte) => byte === 0xff)) return;
@@ -97,10 +97,10 @@ function refuseTaggedAddresses(remote: Remote, pid: number): void {
 }
 
 /** Segments of its own (modify_ldt), as emulators of other systems have. */
-function refuseSegments(remote: Remote, pid: number): void {
+function* refuseSegments(remote: Remote, pid: number): Asking<void> {
   remote.reset();
   const size = 16;
-  const [length] = remote.run([[SYS.modify_ldt, 0, remote.reserve(size), size]]);
+  const [length] = yield [[SYS.modify_ldt, 0, remote.reserve(size), size]];
   if (length! <= 0n) return;
   throw new PodError(
     'cannot-checkpoint',

@@ -31,6 +31,15 @@ export interface PageSource {
 /** Descriptors of /proc/PID/pagemap, kept for the next that asks. */
 export class Pagemaps {
   readonly #open = new Map<number, number>();
+  readonly #found = new Map<string, BigUint64Array>();
+
+  /** scanPages() of a stopped process, asked once: of a parent each child wants to know. */
+  scan(pid: number, start: bigint, end: bigint, privateOnly: boolean): BigUint64Array {
+    const key = `${pid} ${start} ${end} ${privateOnly}`;
+    const found = this.#found.get(key) ?? native().scanPages(this.of(pid), start, end, privateOnly);
+    this.#found.set(key, found);
+    return found;
+  }
 
   /** Stays open until as many others were asked for. */
   of(pid: number): number {
@@ -48,6 +57,7 @@ export class Pagemaps {
   close(): void {
     for (const fd of this.#open.values()) closeSync(fd);
     this.#open.clear();
+    this.#found.clear();
   }
 }
 
@@ -59,7 +69,7 @@ export function findPages(source: PageSource, pagemaps: Pagemaps): BigUint64Arra
   if (ranges !== undefined) return ranges;
   if (fd !== undefined) return BigUint64Array.from(dataRanges(fd, start, end) ?? [start, end]);
   if (source.wanted === 'all') return sharedRanges(pid!, start, end) ?? BigUint64Array.of(start, end);
-  return native().scanPages(pagemaps.of(pid!), start, end, source.wanted === 'own');
+  return pagemaps.scan(pid!, start, end, source.wanted === 'own');
 }
 
 /**

@@ -14,7 +14,7 @@ export function readStatus(pid: number, tid = pid): Status {
 /** A file of `Key:\tvalue value` lines. */
 export function readKeyed(path: string): Map<string, string[]> {
   const map = new Map<string, string[]>();
-  for (const line of readFileSync(path, 'latin1').split('\n')) {
+  for (const line of readFileSync(path, 'utf8').split('\n')) {
     const colon = line.indexOf(':');
     if (colon > 0)
       map.set(
@@ -48,7 +48,7 @@ export function listChildren(pid: number): number[] {
   const children: number[] = [];
   for (const tid of listThreads(pid)) {
     try {
-      const text = readFileSync(`/proc/${pid}/task/${tid}/children`, 'latin1').trim();
+      const text = readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').trim();
       if (text) children.push(...text.split(' ').map(Number));
     } catch (cause) {
       // A thread may end while we look; its children have gone to another thread.
@@ -143,7 +143,7 @@ export function describeProcess(pid: number): string {
 
 /** Lines `key:value` of a file whose keys may repeat (fdinfo). */
 export function readKeyedLines(path: string): string[] {
-  return readFileSync(path, 'latin1')
+  return readFileSync(path, 'utf8')
     .split('\n')
     .filter((line) => line.includes(':'));
 }
@@ -151,7 +151,7 @@ export function readKeyedLines(path: string): string[] {
 /** /proc/PID/limits, whose lines stand in the order of the kernel's numbers. */
 export function readLimits(pid: number): { soft: bigint; hard: bigint }[] {
   const value = (text: string) => (text === 'unlimited' ? 0xffffffffffffffffn : BigInt(text));
-  return readFileSync(`/proc/${pid}/limits`, 'latin1')
+  return readFileSync(`/proc/${pid}/limits`, 'utf8')
     .trim()
     .split('\n')
     .slice(1)

@@ -22,14 +22,22 @@ export interface CallSite {
   loop?: CallLoop;
 }
 
-/** Code that makes many calls at one stop (call-site.ts), its table, and how many calls that has room for. */
+/** Code that makes many calls at one stop, and the table of these (call-site.ts). */
 export interface CallLoop {
   code: bigint;
   table: bigint;
-  room: number;
 }
 
-const noLoop: CallLoop = { code: 0n, table: 0n, room: 0 };
+/** Calls that the table of a loop has room for. */
+export const tableRoom = 200;
+
+export type Calls = readonly (readonly Word[])[];
+
+/**
+ * Questions to a task: yields calls and is given their results. So many tasks can be asked at once (askTogether), where
+ * with run() each would be waited for.
+ */
+export type Asking<Answer> = Generator<Calls, Answer, BigInt64Array>;
 
 /** A remote call failed: `errno` is positive. */
 export class RemoteError extends Error {
@@ -43,10 +51,11 @@ export class RemoteError extends Error {
 
 export class Remote {
   readonly tid: number;
-  readonly #registers: Uint8Array;
+  /** Template. */
+  readonly registers: Uint8Array;
+  readonly loop: CallLoop | undefined;
   readonly #data: bigint;
   readonly #dataSize: number;
-  readonly #loop: CallLoop | undefined;
   #used = 0;
   /** Host tids of the tasks that the last run created. */
   children: number[] = [];
@@ -58,24 +67,20 @@ export class Remote {
     { data, dataSize, loop }: Pick<CallSite, 'data' | 'dataSize' | 'loop'>,
   ) {
     this.tid = tid;
-    this.#registers = registers;
+    this.registers = registers;
     this.#data = data;
     this.#dataSize = dataSize;
-    this.#loop = loop;
+    this.loop = loop;
   }
 
   /** Run calls in order; the results may be negative errnos. The data area may be used anew afterwards. */
-  run(calls: readonly (readonly Word[])[]): BigInt64Array {
-    const words = new BigUint64Array(calls.length * 7);
-    calls.forEach((call, index) => {
-      call.forEach((word, place) => {
-        words[index * 7 + place] = BigInt.asUintN(64, BigInt(word));
-      });
-    });
-    const { code, table, room } = this.#loop ?? noLoop;
-    const { results, children } = native().remoteCalls(this.tid, this.#registers, words, code, table, room);
-    this.children = children;
-    return results;
+  run(calls: Calls): BigInt64Array {
+    return runTogether([{ remote: this, calls }])[0]!;
+  }
+
+  /** Ask this task alone. */
+  ask<Answer>(asking: Asking<Answer>): Answer {
+    return askTogether([{ remote: this, asking }])[0]!;
   }
 
   /** One call; throws RemoteError on failure. */
@@ -120,5 +125,49 @@ export class Remote {
   /** Bytes the data area can still take. */
   get room(): number {
     return this.#dataSize - this.#used;
+  }
+}
+
+/** Run calls in several tasks at once, all of them of a session or all of them ours. */
+export function runTogether(jobs: readonly { remote: Remote; calls: Calls }[]): BigInt64Array[] {
+  const count = jobs.reduce((sum, { calls }) => sum + calls.length, 0);
+  const heads = new BigUint64Array(jobs.length * 4);
+  const templates = new Uint8Array(jobs.length * registersLength);
+  const words = new BigUint64Array(count * 7);
+  let at = 0;
+  jobs.forEach(({ remote, calls }, index) => {
+    const { code, table } = remote.loop ?? { code: 0n, table: 0n };
+    heads.set([BigInt(remote.tid), BigInt(calls.length), code, table], index * 4);
+    templates.set(remote.registers, index * registersLength);
+    for (const call of calls) {
+      for (let place = 0; place < call.length; place++)
+        words[at + place] = BigInt.asUintN(64, BigInt(call[place]!));
+      at += 7;
+    }
+  });
+  const room = jobs[0]?.remote.loop ? tableRoom : 0;
+  const { results, children } = native().remoteCalls(heads, templates, words, room);
+  let from = 0;
+  return jobs.map(({ remote, calls }) => {
+    remote.children = children;
+    from += calls.length;
+    return results.subarray(from - calls.length, from);
+  });
+}
+
+const registersLength = 216;
+
+/** The answers of several tasks, each asked as far as its last answer leads while the others are at work. */
+export function askTogether<Answer>(tasks: readonly { remote: Remote; asking: Asking<Answer> }[]): Answer[] {
+  const answers: Answer[] = new Array(tasks.length);
+  let open = tasks.map(({ remote, asking }, index) => ({ remote, asking, index, step: asking.next() }));
+  for (;;) {
+    for (const { step, index } of open) if (step.done) answers[index] = step.value;
+    open = open.filter(({ step }) => !step.done);
+    if (open.length === 0) return answers;
+    const results = runTogether(open.map(({ remote, step }) => ({ remote, calls: step.value as Calls })));
+    open.forEach((each, place) => {
+      each.step = each.asking.next(results[place]!);
+    });
   }
 }

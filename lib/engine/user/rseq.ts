@@ -9,7 +9,7 @@ import { native, type Rseq } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { pageSize, REG, registerWords, SYS } from './abi.ts';
 import { describeProcess } from './proc.ts';
-import type { Remote, Word } from './remote.ts';
+import type { Asking, Remote, Word } from './remote.ts';
 
 /** Of the only layout that kernels before 6.3 take; the area lies on a multiple of it. */
 const areaLength = 32;
@@ -30,7 +30,7 @@ const ENOSYS = 38n;
 let lastDistance: bigint | undefined;
 
 /** What a stopped thread has registered; `remote` makes calls in it. */
-export function askRseq(tid: number, registers: Uint8Array, remote: Remote): Rseq | undefined {
+export function* askRseq(tid: number, registers: Uint8Array, remote: Remote): Asking<Rseq | undefined> {
   const told = native().getRseq(tid);
   if (told !== null) return told;
   remote.reset();
@@ -38,10 +38,10 @@ export function askRseq(tid: number, registers: Uint8Array, remote: Remote): Rse
   // A place that is nobody's: would the registration succeed, the kernel writes there.
   const own = (room + BigInt(areaLength - 1)) & ~BigInt(areaLength - 1);
   const register = (address: bigint): Word[] => [SYS.rseq, address, areaLength, 0, signature];
-  const [result] = remote.run([register(own)]);
+  const [result] = yield [register(own)];
   // EBUSY: a dumper was killed between these two calls.
   if (result === 0n || result === -EBUSY) {
-    remote.call('rseq', SYS.rseq, own, areaLength, unregister, signature);
+    yield [[SYS.rseq, own, areaLength, unregister, signature]];
     return undefined;
   }
   if (result === -ENOSYS) return undefined;
@@ -50,7 +50,7 @@ export function askRseq(tid: number, registers: Uint8Array, remote: Remote): Rse
     const all = candidates(tid, registers).map(({ address }) => address);
     const likely = all.filter((address) => address - pointer === lastDistance);
     for (const places of [likely, all.filter((address) => address > pointer), all]) {
-      const results = remote.run(places.map(register));
+      const results = yield places.map(register);
       const found = results.findIndex((each) => each === -EBUSY || each === -EPERM);
       if (found < 0) continue;
       if (results[found] === -EPERM) break;

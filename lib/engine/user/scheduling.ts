@@ -54,7 +54,7 @@ export function readScheduling(tid: number, nice: number, timerSlackNs: bigint):
     ...((flags & resetOnFork) !== 0n ? { resetOnFork: true } : {}),
     ...(policy === SCHED_DEADLINE ? { deadline: readDeadline(view) } : {}),
     ...readClamp(view, policy),
-    ...(isRestricted(affinity) ? { affinity: affinity.slice(0, length) } : {}),
+    ...(isRestricted(affinity.subarray(0, length)) ? { affinity: affinity.slice(0, length) } : {}),
     ioprio: readIoPriority(tid),
     timerSlackNs,
   };
@@ -89,7 +89,8 @@ let processors: number | undefined;
 
 /** Whether a mask leaves out a processor that is there: all of them means no wish, on any machine. */
 function isRestricted(mask: Uint8Array): boolean {
-  const set = mask.reduce((sum, byte) => sum + byte.toString(2).replaceAll('0', '').length, 0);
+  let set = 0;
+  for (const byte of mask) for (let left = byte; left !== 0; left &= left - 1) set++;
   processors ??= cpus().length;
   return set < processors;
 }

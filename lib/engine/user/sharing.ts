@@ -27,14 +27,19 @@ export class SharedObjects {
 
 /** Open file descriptions among our own descriptors. */
 export class SharedFiles<Value> {
-  readonly #sorted: { fd: number; value: Value }[] = [];
+  readonly #sorted = new Map<string, { fd: number; value: Value }[]>();
 
-  /** What was remembered for the same open file description, or remember `make()` for it. */
-  find(fd: number, make: () => Value): { value: Value; first: boolean } {
-    const place = search(this.#sorted, (entry) => compare(process.pid, process.pid, KCMP.file, fd, entry.fd));
+  /**
+   * What was remembered for the same open file description, or remember `make()` for it. Only descriptors with the same
+   * `key` may be of the same.
+   */
+  find(fd: number, key: string, make: () => Value): { value: Value; first: boolean } {
+    const sorted = this.#sorted.get(key) ?? [];
+    this.#sorted.set(key, sorted);
+    const place = search(sorted, (entry) => compare(process.pid, process.pid, KCMP.file, fd, entry.fd));
     if (place.found) return { value: place.found.value, first: false };
     const value = make();
-    this.#sorted.splice(place.at, 0, { fd, value });
+    sorted.splice(place.at, 0, { fd, value });
     return { value, first: true };
   }
 }

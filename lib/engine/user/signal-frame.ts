@@ -20,12 +20,15 @@ const tileData = 1n << 18n;
 export interface SignalFrame {
   /** Bytes to write at `address`. */
   bytes: Uint8Array;
-  /** rsp with which rt_sigreturn finds the frame. */
+  /** framePointer() of it. */
   stackPointer: bigint;
 }
 
 /** The most bytes a frame may take. */
 export const maxSignalFrame = 16 << 10;
+
+/** rsp with which rt_sigreturn finds the frame at an address. */
+export const framePointer = (address: bigint) => address + 8n;
 
 /**
  * `registers` must not need the kernel's help any more (see rewindCall). `address` must be 64-byte aligned.
@@ -88,5 +91,5 @@ export function buildSignalFrame(
   view.setUint32(stateAt + 480, length, true);
   bytes.fill(0, stateAt + 484, stateAt + 512);
   view.setUint32(stateAt + length, magic2, true);
-  return { bytes, stackPointer: address + 8n };
+  return { bytes, stackPointer: framePointer(address) };
 }

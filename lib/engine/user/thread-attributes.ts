@@ -10,7 +10,7 @@ import type { FrozenProcess } from './freeze.ts';
 import type { NewTask } from './new-task.ts';
 import { cpuFlags } from './preflight.ts';
 import { describeProcess, type Status } from './proc.ts';
-import type { Remote, Word } from './remote.ts';
+import type { Asking, Remote, Word } from './remote.ts';
 
 type Thread = Records['thread'];
 export type ThreadAttributes = Pick<
@@ -37,7 +37,11 @@ const L1dEnable = 2;
 /** Nodes that a mask may name. */
 const mostNodes = 1024;
 
-export function askThreadAttributes(remote: Remote, status: Status, flags: number): ThreadAttributes {
+export function* askThreadAttributes(
+  remote: Remote,
+  status: Status,
+  flags: number,
+): Asking<ThreadAttributes> {
   remote.reset();
   const counter = remote.put(new Uint8Array(8));
   const mode = remote.put(new Uint8Array(8));
@@ -48,7 +52,7 @@ export function askThreadAttributes(remote: Remote, status: Status, flags: numbe
     [SYS.get_mempolicy, mode, nodes, mostNodes, 0, 0],
     ...asked.map((feature) => [SYS.prctl, PR.getSpeculation, feature, 0, 0, 0]),
   ];
-  const results = [...remote.run(calls)].map(Number);
+  const results = [...(yield calls)].map(Number);
   const word = (address: bigint) => new DataView(remote.read(address, 4).slice().buffer).getInt32(0, true);
   const speculation = asked.flatMap((feature, index) => {
     const setting = results[2 + index]!;
@@ -57,7 +61,7 @@ export function askThreadAttributes(remote: Remote, status: Status, flags: numbe
   });
   const policy = results[1] === 0 ? word(mode) : 0;
   return {
-    ...askRare(remote, flags),
+    ...(yield* askRare(flags)),
     ...(speculation.length > 0 ? { speculation } : {}),
     ...(word(counter) === PR_TSC_SIGSEGV ? { noTimeStampCounter: true } : {}),
     ...(policy === 0 ? {} : { memoryPolicy: { mode: policy, nodes: remote.read(nodes, mostNodes / 8) } }),
@@ -65,14 +69,17 @@ export function askThreadAttributes(remote: Remote, status: Status, flags: numbe
 }
 
 /** What only few threads can have. */
-function askRare(remote: Remote, flags: number): ThreadAttributes {
+function* askRare(flags: number): Asking<ThreadAttributes> {
   const found: ThreadAttributes = {};
   if ((flags & machineCheckFlag) !== 0) {
-    const [kill] = remote.run([[SYS.prctl, PR.getMachineCheckKill, 0, 0, 0, 0]]);
+    const [kill] = yield [[SYS.prctl, PR.getMachineCheckKill, 0, 0, 0, 0]];
     if (kill! >= 0n && Number(kill) !== PR_MCE_KILL_DEFAULT) found.machineCheckKill = Number(kill);
   }
   if ((flags & flusherFlags) === flusherFlags) found.ioFlusher = true;
-  if (hasCpuidFault() && remote.run([[SYS.arch_prctl, ARCH_GET_CPUID, 0]])[0] === 0n) found.noCpuid = true;
+  if (hasCpuidFault()) {
+    const [allowed] = yield [[SYS.arch_prctl, ARCH_GET_CPUID, 0]];
+    if (allowed === 0n) found.noCpuid = true;
+  }
   return found;
 }
 

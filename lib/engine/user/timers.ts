@@ -12,7 +12,7 @@ import { PodError } from '../../stream/error.ts';
 import { PR, SYS } from './abi.ts';
 import type { NewTask } from './new-task.ts';
 import { describeProcess } from './proc.ts';
-import type { Remote } from './remote.ts';
+import type { Asking, Remote } from './remote.ts';
 import type { SessionProcess } from './session-view.ts';
 
 type Process = Records['process'];
@@ -20,23 +20,26 @@ type Timer = NonNullable<Process['timers']>[number];
 
 const nsOf = (seconds: bigint, rest: bigint) => seconds * 1_000_000_000n + rest;
 
-export function askTimers(remote: Remote, process: SessionProcess): Pick<Process, 'itimers' | 'timers'> {
+export function* askTimers(
+  remote: Remote,
+  process: SessionProcess,
+): Asking<Pick<Process, 'itimers' | 'timers'>> {
   remote.reset();
   const address = remote.reserve(3 * 32);
-  remote.run([0, 1, 2].map((which) => [SYS.getitimer, which, address + BigInt(32 * which)]));
+  yield [0, 1, 2].map((which) => [SYS.getitimer, which, address + BigInt(32 * which)]);
   const view = new DataView(remote.read(address, 96).buffer);
   // struct itimerval: interval, then value, in microseconds.
   const time = (at: number) => nsOf(view.getBigInt64(at, true), view.getBigInt64(at + 8, true) * 1000n);
   const itimers = [0, 1, 2]
     .map((which) => ({ which, intervalNs: time(32 * which), valueNs: time(32 * which + 16) }))
     .filter((timer) => timer.valueNs !== 0n || timer.intervalNs !== 0n);
-  const timers = askPosixTimers(remote, process);
+  const timers = yield* askPosixTimers(remote, process);
   return { ...(itimers.length > 0 ? { itimers } : {}), ...(timers.length > 0 ? { timers } : {}) };
 }
 
 /** /proc/PID/timers: blocks of `ID:`, `signal: N/value`, `notify: how/pid.N`, `ClockID:`. */
-function askPosixTimers(remote: Remote, process: SessionProcess): Timer[] {
-  const text = readFileSync(`/proc/${process.pid}/timers`, 'latin1');
+function* askPosixTimers(remote: Remote, process: SessionProcess): Asking<Timer[]> {
+  const text = readFileSync(`/proc/${process.pid}/timers`, 'utf8');
   const timers: Timer[] = [];
   for (const block of text.split(/^ID:/m).slice(1)) {
     const id = Number.parseInt(block, 10);
@@ -50,10 +53,10 @@ function askPosixTimers(remote: Remote, process: SessionProcess): Timer[] {
       );
     remote.reset();
     const address = remote.reserve(32);
-    const [result, overrun] = remote.run([
+    const [result, overrun] = yield [
       [SYS.timer_gettime, id, address],
       [SYS.timer_getoverrun, id],
-    ]);
+    ];
     if (result! < 0n)
       throw new PodError('cannot-checkpoint', `${describeProcess(process.pid)}: timer ${id} cannot be read`);
     const view = new DataView(remote.read(address, 32).buffer);

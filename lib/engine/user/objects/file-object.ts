@@ -42,6 +42,8 @@ export interface OutRecord<Name extends keyof Records = keyof Records> {
 export interface DumpContext {
   /** All open file descriptions of the session. */
   readonly files: readonly OpenFile[];
+  /** Those of an inode, by its number: more than one when it is opened more than once. */
+  filesOf(inode: bigint): readonly OpenFile[];
   /** The open file description behind a descriptor of a process (host pid), if it has one. */
   fileAt(pid: number, fd: number): OpenFile | undefined;
   /** A new object id in the space of `files`, for what is not itself an open file (the pipe behind its ends). */

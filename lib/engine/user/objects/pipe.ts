@@ -51,15 +51,16 @@ function peekContent(file: OpenFile, capacity: number, packets: boolean): Uint8A
   return pieces;
 }
 
+/** All ends of the pipe that the session has open. */
+function endsOf(file: OpenFile, context: DumpContext): OpenFile[] {
+  return context
+    .filesOf(file.stat.ino)
+    .filter((each) => each.stat.isFIFO() && each.stat.dev === file.stat.dev);
+}
+
 /** Packet mode is a flag of the ends that write. */
 function hasPackets(file: OpenFile, context: DumpContext): boolean {
-  return context.files.some(
-    (each) =>
-      each.stat.isFIFO() &&
-      each.stat.ino === file.stat.ino &&
-      each.stat.dev === file.stat.dev &&
-      (each.flags & O.direct) !== 0,
-  );
+  return endsOf(file, context).some((each) => (each.flags & O.direct) !== 0);
 }
 
 function reopenForReading(local: number): number {
@@ -178,7 +179,7 @@ export const pipe: FileObject = {
     let id = known.get(key);
     if (id === undefined) {
       const path = fifoPath(file, context);
-      if (path === undefined) refuseOutsideEnd(file, key, context);
+      if (path === undefined) refuseOutsideEnd(file, context);
       id = context.newFileId();
       known.set(key, id);
       const capacity = pipeCapacity(file.local);
@@ -208,10 +209,8 @@ export const pipe: FileObject = {
 };
 
 /** A pipe whose other end is held by a process outside can't go along: its partner stays behind. */
-function refuseOutsideEnd(file: OpenFile, key: string, context: Parameters<FileObject['dump']>[1]): void {
-  const ends = context.files.filter(
-    (each) => each.stat.isFIFO() && `${each.stat.dev}:${each.stat.ino}` === key,
-  );
+function refuseOutsideEnd(file: OpenFile, context: DumpContext): void {
+  const ends = endsOf(file, context);
   const reads = ends.some((each) => (each.flags & O.accessMode) !== O.wronly);
   const writes = ends.some((each) => (each.flags & O.accessMode) !== 0);
   if (reads && writes) return;

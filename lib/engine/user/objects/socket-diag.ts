@@ -56,11 +56,11 @@ export function unacceptedSockets(file: OpenFile, context: DumpContext): readonl
 
 /** The session's open file of a socket. */
 export function fileOf(inode: number, context: DumpContext): OpenFile | undefined {
-  return context.files.find((each) => each.stat.isSocket() && Number(each.stat.ino) === inode);
+  return context.filesOf(BigInt(inode)).find((each) => each.stat.isSocket());
 }
 
 function listSockets(file: OpenFile, context: DumpContext): Sockets {
-  const namespace = readlinkSync(`/proc/${file.pid}/ns/net`);
+  const namespace = context.once(`network of ${file.pid}`, () => readlinkSync(`/proc/${file.pid}/ns/net`));
   return context.once(`unix sockets of ${namespace}`, () => {
     try {
       return readAll(file.pid, context);
