@@ -32,6 +32,8 @@ export function readProgram(name: string): Program {
   const source = join(folder(), `${name}.c`);
   const text = readFileSync(source, 'utf8');
   const head = text.slice(0, text.indexOf('*/'));
+  const included = [...text.matchAll(/^#include "(.+)"$/gm)].map((match) => join(folder(), match[1]!));
+  const whole = [text, ...included.map((path) => readFileSync(path, 'utf8'))].join('\n');
   const field = (key: string) => new RegExp(`^ \\* ${key}: (.*)$`, 'm').exec(head)?.[1]?.trim();
   return {
     name,
@@ -40,7 +42,7 @@ export function readProgram(name: string): Program {
     rootOnly: field('As') === 'root',
     podOnly: field('Via') === 'pod',
     lacking: lackingFlag(field('Needs')),
-    breaks: [...new Set([...text.matchAll(/pod_break\("([a-z0-9-]+)"\)/g)].map((match) => match[1]!))],
+    breaks: [...new Set([...whole.matchAll(/pod_break\("([a-z0-9-]+)"\)/g)].map((match) => match[1]!))],
   };
 }
 
