@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
 import { F, O, SYS } from '../abi.ts';
+import type { Word } from '../remote.ts';
 import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-object.ts';
 import { closeLocal, errnoName, readable } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
@@ -230,7 +231,6 @@ export const inotify: FileObject = {
     // What the making itself does to files is no news for the session.
     const fd = context.descriptor(record.id);
     for (const watch of [...record.watches].sort((a, b) => a.wd - b.wd)) addWatch(fd, watch, context);
-    setStatusFlags(fd, record.flags, context);
     armOwner(record.id, record.owner, context);
   },
 };
@@ -243,18 +243,7 @@ function addWatch(fd: number, watch: WatchRecord, context: RestoreContext): void
   const path = builder.putString(watch.path);
   const add = [SYS.inotify_add_watch, fd, path, watch.mask];
   const [set, first] = builder.run([[SYS.ioctl, fd, INOTIFY_IOC_SETNEXTWD, watch.wd], add]);
-  let got = first!;
-  // Without the ioctl numbers only go up by one, each time a watch is made.
-  const scrap = builder.reserve(4096);
-  for (let attempt = 0; set! < 0n && got >= 0n && got < watch.wd && attempt < 10_000; attempt++) {
-    // The end of a watch is an event too.
-    got = builder.run([
-      [inotify_rm_watch, fd, got],
-      [SYS.fcntl, fd, F.setfl, O.nonblock],
-      [SYS.read, fd, scrap, 4096],
-      add,
-    ])[3]!;
-  }
+  const got = set! < 0n ? countUp(fd, watch.wd, first!, add, context) : first!;
   if (got < 0n) {
     context.refuse(
       `the folder or file ${watch.path}, which the session watches, can't be watched here (${errnoName(Number(-got))})`,
@@ -269,4 +258,29 @@ function addWatch(fd: number, watch: WatchRecord, context: RestoreContext): void
       'this kernel lacks CONFIG_CHECKPOINT_RESTORE, or two watches of the image are of one file',
     );
   }
+}
+
+/** Without the ioctl numbers only go up by one, each time a watch is made. The last that was got. */
+function countUp(
+  fd: number,
+  wanted: number,
+  first: bigint,
+  add: readonly Word[],
+  { builder }: RestoreContext,
+): bigint {
+  const scrap = builder.reserve(4096);
+  // O_ASYNC is armed already, under the number it has in the session: it must never change here.
+  const flags = builder.call('F_GETFL', SYS.fcntl, fd, F.getfl, 0);
+  let got = first;
+  for (let attempt = 0; got >= 0n && got < wanted && attempt < 10_000; attempt++) {
+    // The end of a watch is an event too.
+    got = builder.run([
+      [inotify_rm_watch, fd, got],
+      [SYS.fcntl, fd, F.setfl, flags | BigInt(O.nonblock)],
+      [SYS.read, fd, scrap, 4096],
+      add,
+    ])[3]!;
+  }
+  builder.call('F_SETFL', SYS.fcntl, fd, F.setfl, flags);
+  return got;
 }
