@@ -1,12 +1,15 @@
 import { resolve } from 'node:path';
 import { printWarning, runSpec } from '../lib/cli/main.ts';
 import { usageError } from '../lib/cli/parse.ts';
+import { print } from '../lib/cli/print.ts';
 import { Progress, progressSink } from '../lib/cli/progress.ts';
 import { refuseTerminalOutput } from '../lib/cli/refuse-terminal.ts';
 import { packageVersion } from '../lib/cli/version.ts';
 import { type ConnectionFate, connectionFates } from '../lib/engine/engine.ts';
-import { dumpSession, findSession } from '../lib/session/dump-session.ts';
+import { dumpSession, explainSession, findSession } from '../lib/session/dump-session.ts';
+import { formatExplanation } from '../lib/session/format-explanation.ts';
 import { DescriptorSink } from '../lib/stream/descriptor.ts';
+import { exitCodes } from '../lib/stream/error.ts';
 import { widenPipe } from '../lib/stream/pipe-size.ts';
 import { explainOpenPipe } from '../lib/stream/pipe-writers.ts';
 
@@ -24,7 +27,10 @@ whatever the reason, the session goes on and the exit status is not zero. Killin
 
 Files are found by path where the session goes on, and are not in the image, but for those that --with-files names:
 their contents are of the same moment as the memory, and pod-restart lays them under the same path, where it
-overwrites nothing. PATH is seen as the session sees it.`,
+overwrites nothing. PATH is seen as the session sees it.
+
+With --explain nothing is written: every object that cannot go is named, a line each, with its process, descriptor, path
+and what to do, and so is everything that would be lost. The exit status is 0 when the session could go, else 11.`,
     positionals: [{ name: 'POD', describe: "a pod's name, or a pid" }],
     options: {
       suspend: { type: 'boolean', alias: 's', describe: 'end the session once its image is stored' },
@@ -52,6 +58,11 @@ overwrites nothing. PATH is seen as the session sees it.`,
           'with --suspend: seconds to wait for a store to show up (default 20), and for more to reach it while it waits for the rest (default 60)',
       },
       'progress-fd': { type: 'number', describe: 'descriptor for progress as JSON lines' },
+      explain: {
+        type: 'boolean',
+        describe: 'write no image; name all that cannot go, and all that would be lost',
+      },
+      json: { type: 'boolean', describe: 'the explanation as JSON' },
     },
     examples: [
       [
@@ -67,6 +78,7 @@ overwrites nothing. PATH is seen as the session sees it.`,
         'a job and the folder it works in, to another computer',
       ],
       ['pod-dump 4711 > image', 'a session that was not started by pod-run'],
+      ['pod-dump --explain quake', 'see first whether it can go'],
     ],
   },
   async ({
@@ -77,6 +89,7 @@ overwrites nothing. PATH is seen as the session sees it.`,
     'with-files': withFiles,
     'receipt-timeout': timeout,
     'progress-fd': fd,
+    ...args
   }) => {
     if (timeout !== undefined && !(timeout >= 0))
       throw usageError(name, '--receipt-timeout wants a number of seconds');
@@ -87,6 +100,15 @@ overwrites nothing. PATH is seen as the session sees it.`,
         'a connection can go on only in one place',
       );
     if (suspend && then) throw usageError(name, '--suspend and --then exclude each other');
+    if (args.explain && (suspend || then))
+      throw usageError(name, '--explain leaves the session as it is: it goes without --suspend and --then');
+    if (args.json && !args.explain) throw usageError(name, '--json is for --explain');
+    if (args.explain) {
+      const explanation = explainSession(findSession(pod!));
+      const json = () => JSON.stringify({ pod, ...explanation }, undefined, 2);
+      print(args.json ? `${json()}\n` : formatExplanation(pod!, explanation));
+      return explanation.obstacles.length === 0 ? exitCodes.done : exitCodes['cannot-checkpoint'];
+    }
     refuseTerminalOutput();
     const found = findSession(pod!);
     let progress: Progress | undefined;
@@ -115,5 +137,6 @@ overwrites nothing. PATH is seen as the session sees it.`,
       },
       sink,
     );
+    return exitCodes.done;
   },
 );

@@ -3,6 +3,7 @@ import { isatty } from 'node:tty';
 import { builtIn } from '../filters/built-in/index.ts';
 import { printWarning, runSpec } from '../lib/cli/main.ts';
 import { usageError } from '../lib/cli/parse.ts';
+import { print } from '../lib/cli/print.ts';
 import { Progress } from '../lib/cli/progress.ts';
 import { refuseTerminalInput } from '../lib/cli/refuse-terminal.ts';
 import { type ConnectionFate, connectionFates } from '../lib/engine/engine.ts';
@@ -14,7 +15,6 @@ import { reportEnd } from '../lib/pod/report-end.ts';
 import { formatPlan } from '../lib/session/format-plan.ts';
 import { planRestart } from '../lib/session/plan-restart.ts';
 import { descriptorSource, restartSession } from '../lib/session/restart-session.ts';
-import { DescriptorSink } from '../lib/stream/descriptor.ts';
 import { widenPipe } from '../lib/stream/pipe-size.ts';
 
 const name = 'pod-restart';
@@ -133,10 +133,4 @@ function openLayersWith(
   const within = args['only-encrypted'] ? 'encrypt' : undefined;
   return (image: Parameters<typeof openLayers>[0]) =>
     openLayers(image, { builtIn, secrets, allow: args.allow ?? [], within });
-}
-
-function print(text: string): void {
-  const output = new DescriptorSink(1);
-  output.write(Buffer.from(text));
-  output.end();
 }

@@ -42,6 +42,14 @@ export interface StoppedSession {
 export const connectionFates = ['reset', 'keep'] as const;
 export type ConnectionFate = (typeof connectionFates)[number];
 
+/** What a dump would meet. */
+export interface Explanation {
+  /** What can't be saved, as a dump's error would name it; none when the session can go. */
+  obstacles: readonly { message: string; hint: string | null }[];
+  /** What restart would not bring back, a sentence each. */
+  losses: readonly string[];
+}
+
 export interface DumpOptions {
   /** Default: reset. `keep` is for a session that will be ended. */
   tcp?: ConnectionFate;
@@ -63,4 +71,6 @@ export interface Engine {
    * cannot be saved) is thrown before the first byte is written.
    */
   dump(target: DumpTarget, options: DumpOptions, sink: Sink): StoppedSession;
+  /** Look at all of a session as a dump does, and past what can't be saved; nothing is written, and it goes on. */
+  explain(target: DumpTarget): Explanation;
 }

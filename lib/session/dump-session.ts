@@ -1,6 +1,6 @@
 /** A session by name or pid, dumped, and then let go on, ended, or ended only when its image is stored. */
 import { existsSync } from 'node:fs';
-import type { ConnectionFate, DumpTarget, StoppedSession } from '../engine/engine.ts';
+import type { ConnectionFate, DumpTarget, Explanation, StoppedSession } from '../engine/engine.ts';
 import { userEngine } from '../engine/user/index.ts';
 import { killPod } from '../pod/kill.ts';
 import { innerPid } from '../pod/proc.ts';
@@ -60,6 +60,9 @@ function fromPod(entry: PodEntry): FoundSession {
 function limitsOf({ memory, ...others }: NonNullable<PodEntry['limits']>): NonNullable<DumpTarget['limits']> {
   return { ...others, ...(memory === undefined ? {} : { memory: BigInt(memory) }) };
 }
+
+/** What stands against a dump of it, all of it; the session goes on. */
+export const explainSession = ({ target }: FoundSession): Explanation => userEngine.explain(target);
 
 export interface DumpSessionOptions {
   producer: string;

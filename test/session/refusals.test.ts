@@ -81,12 +81,52 @@ for (const user of users) {
       await waitFor(name, () => existsSync(join(shell.folder, 'ready')));
       await refused(t, shell, name, 'pod-dump r', message, 11);
       await refused(t, shell, name, 'pod-dump --suspend r', message, 11);
+      const explained = shell.sh('pod-dump --explain r');
+      t.match(explained, { status: 11, stdout: message, stderr: '' });
+      t.match(explained.stdout, /^(cannot go: [^\n]+\n)+r cannot be dumped\n$/);
       t.same(disturbed(podProcesses(shell.ps()[0]!.init)), [], name);
       await beatsOn(shell);
       t.equal(shell.sh('pod-kill r').status, 0);
     }
   });
 }
+
+/** Two processes with what can't go, in different places, and something that would be lost. */
+const several =
+  'import socket,os,time,tty\na=socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)\nif os.fork()==0:\n b=socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)\n p=os.environ["F"]+"/gone"; os.mkdir(p); os.chdir(p); os.rmdir(p)\n open(os.environ["F"]+"/child","w").write("x")\n time.sleep(1000)\nm,s=os.openpty(); tty.setraw(s)\nos.write(m,b"typed\\n")\nwhile not os.path.exists(os.environ["F"]+"/child"): time.sleep(0.01)\n';
+
+t.test('all that cannot go is named at once', async (t) => {
+  const shell = makeShell(t, users.at(-1)!);
+  const run = 'rm -f $F/ready; pod-run --name r -d -- python3 -c "$SETUP"';
+  t.equal(shell.sh(run, { SETUP: several + hold }).status, 0);
+  await waitFor('the session', () => existsSync(join(shell.folder, 'ready')));
+  const { status, stdout, stderr } = shell.sh('pod-dump --explain r');
+  t.same([status, stderr], [11, '']);
+  const lines = stdout.trim().split('\n');
+  const sockets = lines.map(
+    (line) => /^cannot go: python3 \(pid (\d+)\), descriptor \d+ .*netlink.* \(.+\)$/i.exec(line)?.[1],
+  );
+  const pids = sockets.filter((pid) => pid !== undefined);
+  t.equal(new Set(pids).size, 2, `a socket of each process: ${stdout}`);
+  t.match(stdout, /^cannot go: the working directory of python3 \(pid \d+\) was removed/m);
+  t.match(stdout, /^will be lost: what was typed at \/dev\/pts\/\d+/m);
+  t.equal(lines.at(-1), 'r cannot be dumped');
+  const told = JSON.parse(shell.sh('pod-dump --explain --json r').stdout);
+  t.equal(told.obstacles.length, lines.filter((line) => line.startsWith('cannot go: ')).length);
+  t.equal(told.losses.length, 1);
+  t.same(disturbed(podProcesses(shell.ps()[0]!.init)), []);
+  await beatsOn(shell);
+  t.equal(shell.sh('pod-kill r').status, 0);
+});
+
+t.test('a session that can go', async (t) => {
+  const shell = makeShell(t, users.at(-1)!);
+  t.equal(shell.sh('pod-run --name r -d -- sleep 1000').status, 0);
+  t.same(shell.sh('pod-dump --explain r'), { status: 0, stdout: 'r can be dumped\n', stderr: '' });
+  t.match(shell.sh('pod-dump --explain --suspend r'), { status: 2, stderr: /--explain leaves the session/ });
+  t.match(shell.sh('pod-dump --json r | cat; exit ${PIPESTATUS[0]}'), { status: 2, stdout: '' });
+  t.equal(shell.sh('pod-kill r').status, 0);
+});
 
 t.test('sessions that are not ours to dump', async (t) => {
   const shell = makeShell(t, users.at(-1)!);

@@ -8,6 +8,7 @@ import { LockCollector, type MappedPlace } from './objects/file-locks.ts';
 import type { DumpContext, OpenFile, OutRecord } from './objects/file-object.ts';
 import { fileObjects } from './objects/index.ts';
 import { closeLocal, codeOf, control } from './objects/local-calls.ts';
+import type { Obstacles } from './obstacles.ts';
 import { PassingState } from './passing-state.ts';
 import { describeProcess, listDescriptors, readDescriptorLink, readKeyedLines } from './proc.ts';
 import type { SessionView } from './session-view.ts';
@@ -45,6 +46,7 @@ export function collectFiles(
   spaces: readonly number[],
   how: Circumstances,
   carriers: Carriers,
+  obstacles: Obstacles,
 ): CollectedFiles {
   const files: OpenFile[] = [];
   const finder = new FileFinder(view, files, how, carriers);
@@ -56,13 +58,15 @@ export function collectFiles(
 
   try {
     for (const table of tables) {
-      const pidfd = openOwner(table);
+      const pidfd = obstacles.past(() => openOwner(table));
+      if (pidfd === undefined) continue;
       const entries: { fd: number; file: number; closeOnExec?: boolean }[] = [];
       try {
         for (const fd of listDescriptors(table.pid)) {
           const local = Number(native().syscall(SYS.pidfd_getfd, pidfd, fd, 0));
           const infoLines = readKeyedLines(`/proc/${table.pid}/fdinfo/${fd}`);
-          const file = finder.take(local, table, fd, infoLines);
+          const file = obstacles.past(() => finder.take(local, table, fd, infoLines));
+          if (!file) continue;
           const closeOnExec = hasCloseOnExec(infoLines);
           entries.push({ fd, file: file.id, ...(closeOnExec ? { closeOnExec } : {}) });
         }
@@ -77,9 +81,9 @@ export function collectFiles(
         });
       }
     }
-    finder.discover();
-    const hiddenLocks = findHiddenLocks(view, spaces, finder.locks);
-    const records = dumpObjects(files, finder.context);
+    finder.discover(obstacles);
+    const hiddenLocks = obstacles.past(() => findHiddenLocks(view, spaces, finder.locks)) ?? new Map();
+    const records = dumpObjects(files, finder.context, obstacles);
     const { endings } = finder;
     return {
       records: [...records, ...tableRecords, ...finder.locks.records()],
@@ -165,10 +169,11 @@ class FileFinder {
   }
 
   /** What is found on the way may lead to more. */
-  discover(): void {
+  discover(obstacles: Obstacles): void {
     for (let at = 0; at < this.#files.length; at++) {
       const file = this.#files[at]!;
-      fileObjects.find((object) => object.matches(file))?.discover?.(file, this.context);
+      const object = fileObjects.find((each) => each.matches(file));
+      obstacles.past(() => object?.discover?.(file, this.context));
     }
   }
 
@@ -285,7 +290,7 @@ function makeContext(
 const describeHolder = (file: OpenFile) =>
   `${describeProcess(file.pid)}, ${file.inFlight ? 'on its way through ' : ''}descriptor ${file.fd} (${file.link})`;
 
-function dumpObjects(files: readonly OpenFile[], context: DumpContext): OutRecord[] {
+function dumpObjects(files: readonly OpenFile[], context: DumpContext, obstacles: Obstacles): OutRecord[] {
   // An object may name others (an epoll set its targets), so each kind is written in the order of the list, and
   // the list has those that name others behind those they name.
   const records: OutRecord[] = [];
@@ -294,7 +299,7 @@ function dumpObjects(files: readonly OpenFile[], context: DumpContext): OutRecor
     for (const file of left) {
       if (!object.matches(file)) continue;
       left.delete(file);
-      records.push(...object.dump(file, context));
+      records.push(...(obstacles.past(() => object.dump(file, context)) ?? []));
     }
   }
   for (const file of left) context.refuse(file, 'this kind of object is not handled');

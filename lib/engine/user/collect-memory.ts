@@ -20,6 +20,7 @@ import type { OutRecord } from './objects/file-object.ts';
 import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
 import { findExecuteOnlyKey, keyCalls, parseKeys } from './objects/protection-keys.ts';
 import { isSysvArea, type SysvSegment } from './objects/sysv-shm.ts';
+import type { Obstacles } from './obstacles.ts';
 import {
   openMapping,
   openQuietly,
@@ -54,6 +55,7 @@ export interface MemoryContext {
   ipc: SessionIpc;
   hiddenLocks: HiddenLocks;
   pagemaps: Pagemaps;
+  obstacles: Obstacles;
   loss: (sentence: string) => void;
 }
 
@@ -85,15 +87,17 @@ export class MemoryCollector {
   /** The root of each process, and what lies at paths below a root. */
   readonly #roots = new Map<number, string>();
   readonly #stats = new Map<string, BigIntStats | undefined>();
+  readonly #obstacles: Obstacles;
   readonly #spaces = new Map<number, { pid: number; areas: readonly AreaRecord[]; record: Records['mm'] }>();
   /** Address spaces that others inherit pages from. */
   readonly #bases = new Set<number>();
 
-  constructor({ carriers, ipc, hiddenLocks, pagemaps, loss }: MemoryContext) {
+  constructor({ carriers, ipc, hiddenLocks, pagemaps, obstacles, loss }: MemoryContext) {
     this.#carriers = carriers;
     this.#ipc = ipc;
     this.#hiddenLocks = hiddenLocks;
     this.#pagemaps = pagemaps;
+    this.#obstacles = obstacles;
     this.#loss = loss;
   }
 
@@ -111,13 +115,15 @@ export class MemoryCollector {
     const mapped = readAreas(pid).filter((area) => area.path !== '[vsyscall]' && area.path !== '[uprobes]');
     const areas: AreaRecord[] = [];
     // Before the areas: who may not open a mapping may open the executable.
-    const space = addressSpace(id, pid, asked, mapped, this.#executable(pid));
+    const space = this.#obstacles.past(() => addressSpace(id, pid, asked, mapped, this.#executable(pid)));
+    if (!space) return;
     const found = parent === undefined ? undefined : this.#spaces.get(parent);
     const base = found && mayInherit(space, found.record) ? found : undefined;
     const guarded = this.#guarded(pid, mapped);
     for (const area of mapped) {
-      const guards = this.#guards(pid, area, guarded);
-      const record = { ...this.#describe(pid, area), ...(guards.length > 0 ? { guards } : {}) };
+      const record = this.#obstacles.past(() => this.#describe(pid, area, guarded));
+      if (!record) continue;
+      const { guards = [] } = record;
       const source = this.#pagesOf(id, pid, area, record);
       const own =
         base && source && findBaseArea(base.areas, record) && findOwnPages(source, base.pid, this.#pagemaps);
@@ -150,13 +156,14 @@ export class MemoryCollector {
     return { records: [...records, ...this.#records], pages: [...pages, ...own] };
   }
 
-  #describe(pid: number, area: MappedArea): AreaRecord {
+  #describe(pid: number, area: MappedArea, guarded: readonly Range[]): AreaRecord {
     const shared = area.permissions[3] === 's';
     const prot =
       (area.permissions[0] === 'r' ? 1 : 0) |
       (area.permissions[1] === 'w' ? 2 : 0) |
       (area.permissions[2] === 'x' ? 4 : 0);
     refuseArea(pid, area);
+    const guards = this.#guards(pid, area, guarded);
     return {
       start: area.start,
       end: area.end,
@@ -164,6 +171,7 @@ export class MemoryCollector {
       shared,
       ...this.#lockedBacking(pid, area, shared),
       ...sticky(area),
+      ...(guards.length > 0 ? { guards } : {}),
     };
   }
 

@@ -14,12 +14,13 @@ import { maxData } from '../../stream/frame.ts';
 import { greaseKinds, kinds } from '../../stream/kind.ts';
 import type { Sink } from '../../stream/sink.ts';
 import { StreamWriter } from '../../stream/stream-writer.ts';
-import type { DumpOptions, DumpTarget, StoppedSession } from '../engine.ts';
+import type { DumpOptions, DumpTarget, Explanation, StoppedSession } from '../engine.ts';
 import { pageSize, SYS } from './abi.ts';
 import { Carriers } from './carriers.ts';
 import { collectFiles, type TableOwner } from './collect-files.ts';
 import { MemoryCollector } from './collect-memory.ts';
 import {
+  type Asked,
   type AskedProcess,
   askThread,
   fsRecord,
@@ -28,7 +29,7 @@ import {
   threadRecord,
   treeEntry,
 } from './collect-process.ts';
-import { Freezer } from './freeze.ts';
+import { Freezer, type FrozenProcess } from './freeze.ts';
 import { inheritedMemory } from './inheritance.ts';
 import { lostAttributes } from './lost-attributes.ts';
 import type { OutRecord } from './objects/file-object.ts';
@@ -39,6 +40,7 @@ import { dumpQueues } from './objects/sysv-queue.ts';
 import { dumpSemaphores } from './objects/sysv-semaphores.ts';
 import { listSysvSegments } from './objects/sysv-shm.ts';
 import { Unattached } from './objects/sysv-unattached.ts';
+import { Obstacles } from './obstacles.ts';
 import { dumpNetwork } from './own-network.ts';
 import { Pagemaps, type PageSource } from './page-source.ts';
 import { PassingState } from './passing-state.ts';
@@ -64,10 +66,82 @@ export function dump(target: DumpTarget, options: DumpOptions, sink: Sink): Stop
       return tryDump(target, options, sink, putOff);
     } catch (cause) {
       if (!(cause instanceof PassingState) || putOff === mostPutOff) throw cause;
-      // Uneven pauses: a session that works in a rhythm must not be met at the same beat each time.
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5 + ((putOff * 37) % 160));
+      pause(putOff);
     }
   }
+}
+
+/** Uneven: a session that works in a rhythm must not be met at the same beat each time. */
+function pause(putOff: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5 + ((putOff * 37) % 160));
+}
+
+/** Everything that stands against a dump, and what it would lose; the session goes on. */
+export function explain(target: DumpTarget): Explanation {
+  for (let putOff = 0; ; putOff++) {
+    const obstacles = new Obstacles(true);
+    const losses = obstacles.past(() => tryExplain(target, obstacles, putOff));
+    if (!losses) noteUnseen(obstacles);
+    const { found } = obstacles;
+    if (putOff < mostPutOff && found.some((each) => each instanceof PassingState)) pause(putOff);
+    else
+      return {
+        obstacles: found.map(({ message, hint }) => ({ message, hint: hint ?? null })),
+        losses: losses ?? [],
+      };
+  }
+}
+
+/** Some things forbid to ask the session anything. */
+function noteUnseen(obstacles: Obstacles, cause?: unknown): void {
+  obstacles.past(() => {
+    const why = cause === undefined ? '' : ` (${PodError.from(cause).message})`;
+    throw new PodError(
+      'cannot-checkpoint',
+      `the rest of the session can't be looked at before that is gone${why}`,
+    );
+  });
+}
+
+function tryExplain(target: DumpTarget, obstacles: Obstacles, putOff: number): string[] {
+  const freezer = new Freezer();
+  const means = { carriers: new Carriers(), pagemaps: new Pagemaps(), obstacles };
+  let unattached: Unattached | undefined;
+  let places: Places | undefined;
+  try {
+    const view = stop(target, freezer).view;
+    unattached = new Unattached(target.init);
+    places = survey(target, view, [], obstacles);
+    const found = { ...means, places, unattached };
+    try {
+      obstacles.past(() => collect(target, view, putOff, found));
+    } catch (cause) {
+      // Something that is left out may be missed further on: what was found is worth more than that.
+      if (obstacles.found.length === 0) throw cause;
+      noteUnseen(obstacles, cause);
+    } finally {
+      view.finish();
+    }
+    return view.losses;
+  } finally {
+    try {
+      unattached?.release();
+    } finally {
+      freezer.thaw();
+    }
+    means.carriers.close();
+    means.pagemaps.close();
+    places?.close();
+  }
+}
+
+function stop(target: DumpTarget, freezer: Freezer): { frozen: FrozenProcess[]; view: SessionView } {
+  const frozen = freezer.freeze(target.roots);
+  if (frozen.every((process) => process.zombie))
+    throw new PodError('cannot-checkpoint', `${target.name} has no running process`);
+  refuseFiltered(frozen, freezer.suspendsSeccomp, podFilters(target));
+  refuseDispatched(frozen);
+  return { frozen, view: new SessionView(frozen) };
 }
 
 function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: number): StoppedSession {
@@ -83,23 +157,19 @@ function tryDump(target: DumpTarget, options: DumpOptions, sink: Sink, putOff: n
   };
   let places: Places | undefined;
   try {
-    const frozen = freezer.freeze(target.roots);
-    if (frozen.every((process) => process.zombie))
-      throw new PodError('cannot-checkpoint', `${target.name} has no running process`);
-    refuseFiltered(frozen, freezer.suspendsSeccomp, podFilters(target));
-    refuseDispatched(frozen);
-    const view = new SessionView(frozen);
+    const { frozen, view } = stop(target, freezer);
     unattached = new Unattached(target.init);
+    // The first ends it.
+    const obstacles = new Obstacles(false);
     let collected: Collected;
     try {
-      refuseMixedNamespaces(view, target.init);
-      const loss = (sentence: string) => view.losses.push(sentence);
-      places = collectPlaces(target, view.alive[0]!.pid, options.withFiles ?? [], loss);
+      places = survey(target, view, options.withFiles ?? [], obstacles);
       collected = collect(target, view, putOff, {
         carriers,
         pagemaps,
         places,
         unattached,
+        obstacles,
         holdBack:
           options.tcp === 'keep'
             ? () => {
@@ -192,30 +262,63 @@ interface Collected {
   tree: Records['tree']['processes'];
   records: OutRecord[];
   pages: PageSource[];
-  places: Places;
+  places: Places | undefined;
   /** Just before the session is ended. */
   end: () => void;
+}
+
+interface Means {
+  carriers: Carriers;
+  pagemaps: Pagemaps;
+  /** Undefined when they can't be saved, and only what else can't be is asked for. */
+  places: Places | undefined;
+  unattached: Unattached;
+  obstacles: Obstacles;
+  /** To be called before the open files are looked at. */
+  holdBack?: (() => void) | undefined;
+}
+
+/** Where the session's processes are: namespaces, mounts, files that go along. */
+function survey(
+  target: DumpTarget,
+  view: SessionView,
+  withFiles: readonly string[],
+  obstacles: Obstacles,
+): Places | undefined {
+  refuseMixedNamespaces(view, target.init, obstacles);
+  const loss = (sentence: string) => view.losses.push(sentence);
+  return obstacles.past(() => collectPlaces(target, view.alive[0]!.pid, withFiles, loss));
+}
+
+type ThreadPlace = { process: SessionProcess; thread: SessionThread };
+
+/** All at once; where one can't be saved and the others are wanted, each by itself. */
+function askThreads(
+  view: SessionView,
+  everyone: readonly ThreadPlace[],
+  obstacles: Obstacles,
+): Map<SessionThread, Asked> {
+  const good = everyone.filter(({ process, thread }) =>
+    obstacles.past(() => {
+      refuseThread(process, thread);
+      return true;
+    }),
+  );
+  const answers =
+    obstacles.past(() => view.askEach(good, askThread)) ??
+    good.map((one) => obstacles.past(() => view.askEach([one], askThread)[0]));
+  return new Map(good.flatMap(({ thread }, index) => (answers[index] ? [[thread, answers[index]]] : [])));
 }
 
 function collect(
   target: DumpTarget,
   view: SessionView,
   putOff: number,
-  {
-    carriers,
-    pagemaps,
-    places,
-    unattached,
-    holdBack,
-  }: {
-    carriers: Carriers;
-    pagemaps: Pagemaps;
-    places: Places;
-    unattached: Unattached;
-    holdBack: (() => void) | undefined;
-  },
+  { carriers, pagemaps, places, unattached, obstacles, holdBack }: Means,
 ): Collected {
-  if (target.init !== undefined) refusePosixQueues(target.init, view.alive[0]!.pid);
+  const { init } = target;
+  const first = view.alive[0]!.pid;
+  if (init !== undefined) obstacles.past(() => refusePosixQueues(init, first));
   const sharing = {
     vm: new SharedObjects('vm'),
     files: new SharedObjects('files'),
@@ -246,7 +349,8 @@ function collect(
     .map((process) => ({ id: ids.get(process.pid)!.files, pid: process.pid }));
   const folders: { id: number; thread: SessionThread }[] = [];
   for (const process of view.alive) {
-    const found = splitThreads(process, sharing, ids.get(process.pid)!);
+    const found = obstacles.past(() => splitThreads(process, sharing, ids.get(process.pid)!));
+    if (!found) continue;
     tables.push(...found.tables);
     folders.push(...found.folders);
   }
@@ -255,17 +359,23 @@ function collect(
     segments: view.within(view.alive[0]!.pid, listSysvSegments),
     own: target.init !== undefined,
   };
-  unattached.carry(ipc.segments.values(), carriers);
+  obstacles.past(() => unattached.carry(ipc.segments.values(), carriers));
   // A session without a pod uses the computer's, of which nobody can say whose they are.
   const messages =
-    target.init === undefined ? [] : [...dumpSemaphores(view, target.init), ...dumpQueues(view)];
+    init === undefined
+      ? []
+      : [
+          ...(obstacles.past(() => [...dumpSemaphores(view, init)]) ?? []),
+          ...(obstacles.past(() => [...dumpQueues(view)]) ?? []),
+        ];
   const network = dumpNetwork(target, view);
   holdBack?.();
-  const how = { putOff, keepsConnections: holdBack !== undefined };
-  const files = collectFiles(view, tables, [...mmOwners.values()], how, carriers);
-  files.release();
   const loss = (sentence: string) => view.losses.push(sentence);
-  const memory = new MemoryCollector({ carriers, ipc, hiddenLocks: files.hiddenLocks, pagemaps, loss });
+  const how = { putOff, keepsConnections: holdBack !== undefined };
+  const files = collectFiles(view, tables, [...mmOwners.values()], how, carriers, obstacles);
+  files.release();
+  const { hiddenLocks } = files;
+  const memory = new MemoryCollector({ carriers, ipc, hiddenLocks, pagemaps, obstacles, loss });
   const shared: OutRecord[] = [];
   const tasks: OutRecord[] = [];
   const filters = new FilterCollector(podFilters(target));
@@ -277,28 +387,32 @@ function collect(
     parent: number | undefined;
   }[] = [];
   const everyone = view.alive.flatMap((process) => process.threads.map((thread) => ({ process, thread })));
-  for (const { process, thread } of everyone) refuseThread(process, thread);
-  const answers = view.askEach(everyone, askThread).values();
+  const answers = askThreads(view, everyone, obstacles);
   for (const process of view.alive) {
     const { firsts, ...own } = ids.get(process.pid)!;
-    const told = process.threads.map(() => answers.next().value!);
-    const asked = told[0]!.process!;
+    const told = process.threads.map((thread) => answers.get(thread));
+    const asked = told[0]?.process;
+    if (!asked) continue;
     if (firsts.has('vm')) {
       const parent = ids.get(process.parent)?.mm;
       spaces.push({ id: own.mm, process, asked: asked.memory, parent });
     }
-    if (firsts.has('fs'))
-      shared.push({ name: 'fs', meta: fsRecord(own.fs, process.pid, process.threads[0]!.status) });
+    const fs =
+      firsts.has('fs') && obstacles.past(() => fsRecord(own.fs, process.pid, process.threads[0]!.status));
+    if (fs) shared.push({ name: 'fs', meta: fs });
     if (firsts.has('sighand'))
       shared.push({ name: 'handlers', meta: { id: own.handlers, actions: asked.handlers } });
     tasks.push({ name: 'process', meta: processRecord(process, own, asked) });
     process.threads.forEach((thread, index) => {
-      const { meta, data } = threadRecord(process, thread, told[index]!.thread, filters);
-      tasks.push({ name: 'thread', meta, data });
+      const answer = told[index]?.thread;
+      const record = answer && obstacles.past(() => threadRecord(process, thread, answer, filters));
+      if (record) tasks.push({ name: 'thread', ...record });
     });
   }
-  for (const { id, thread } of folders)
-    shared.push({ name: 'fs', meta: fsRecord(id, thread.tid, thread.status) });
+  for (const { id, thread } of folders) {
+    const fs = obstacles.past(() => fsRecord(id, thread.tid, thread.status));
+    if (fs) shared.push({ name: 'fs', meta: fs });
+  }
   for (const { process } of spaces) memory.probe(process.pid, view);
   const names = view.within(view.alive[0]!.pid, askNames);
   const clocks = view.within(view.alive[0]!.pid, askClocks);
@@ -315,7 +429,7 @@ function collect(
     clocks,
     tree,
     records: [
-      ...places.records,
+      ...(places?.records ?? []),
       ...records,
       ...files.records,
       ...messages,
@@ -342,22 +456,23 @@ const namespaces = ['mnt', 'ipc', 'uts', 'net', 'user', 'pid', 'cgroup', 'time']
 const forChildren = ['pid', 'time'] as const;
 
 /** All are in the same; in a pod those of its pid 1, for that is what a restart makes. */
-function refuseMixedNamespaces(view: SessionView, init: number | undefined): void {
+function refuseMixedNamespaces(view: SessionView, init: number | undefined, obstacles: Obstacles): void {
   const [first] = view.alive;
   if (!first) return;
   const tasks = view.alive.flatMap((process) => process.threads.map(({ tid }) => ({ tid, process })));
-  for (const { tid, process } of tasks) refuseNamespaceForChildren(tid, process);
+  for (const { tid, process } of tasks) obstacles.past(() => refuseNamespaceForChildren(tid, process));
   for (const name of namespaces) {
     if (!existsSync(`/proc/${first.pid}/ns/${name}`)) continue;
     const expected = readlinkSync(`/proc/${init ?? first.pid}/ns/${name}`);
     for (const { tid, process } of tasks) {
-      if (readlinkSync(`/proc/${tid}/ns/${name}`) !== expected) {
-        const thread = tid === process.pid ? '' : `thread ${tid} of `;
+      if (readlinkSync(`/proc/${tid}/ns/${name}`) === expected) continue;
+      const thread = tid === process.pid ? '' : `thread ${tid} of `;
+      obstacles.past(() => {
         throw new PodError(
           'cannot-checkpoint',
           `${thread}${describeProcess(process.pid)} has a ${name} namespace of its own, which is not handled yet`,
         );
-      }
+      });
     }
   }
 }
@@ -390,8 +505,8 @@ function write(
 ): string {
   const sources = countPages(collected.pages, pagemaps);
   const { places } = collected;
-  const placed = places.bytes.memory + places.bytes.disk;
-  const memoryBytes = sources.reduce((sum, { ranges }) => sum + totalOf(ranges), placed);
+  const { memory, disk } = places?.bytes ?? { memory: 0, disk: 0 };
+  const memoryBytes = sources.reduce((sum, { ranges }) => sum + totalOf(ranges), memory + disk);
   // An unlinked file takes room on its file system again, not in memory.
   const unlinked = new Set(
     collected.records.flatMap(({ name, meta }) =>
@@ -400,7 +515,7 @@ function write(
   );
   const fileBytes = sources
     .filter(({ source }) => 'shm' in source.key && unlinked.has(source.key.shm))
-    .reduce((sum, { ranges }) => sum + totalOf(ranges), places.bytes.disk);
+    .reduce((sum, { ranges }) => sum + totalOf(ranges), disk);
   options.onReady?.({
     memoryBytes,
     processes: view.processes.length,
@@ -425,7 +540,7 @@ function write(
     options.onProgress?.(done);
   };
   const out = { writer, buffer, pagemaps, onRead };
-  places.write(out);
+  places?.write(out);
   for (const { source, ranges } of sources) writePages(out, source, ranges);
   writer.end();
   return imageId;

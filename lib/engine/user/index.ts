@@ -1,4 +1,4 @@
 import type { Engine } from '../engine.ts';
-import { dump } from './dump.ts';
+import { dump, explain } from './dump.ts';
 
-export const userEngine: Engine = { name: 'user', dump };
+export const userEngine: Engine = { name: 'user', dump, explain };
