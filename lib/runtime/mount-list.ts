@@ -3,6 +3,7 @@
  * dump knows what the session has mounted, changed and unmounted since.
  */
 import { readFileSync } from 'node:fs';
+import { PodError } from '../stream/error.ts';
 
 export const propagations = ['private', 'shared', 'slave', 'unbindable'] as const;
 
@@ -95,12 +96,19 @@ export function listMounts(pid: number | 'self'): string[] {
 
 /** The parts of a line of the registry. */
 export function splitKey(key: string): { device: string; root: string; where: string; state: string } {
-  const [device, root, where, flags, propagation] = JSON.parse(key) as [
-    string,
-    string,
-    string,
-    string,
-    string,
-  ];
+  const [device, root, where, flags, propagation] = parseKey(key);
   return { device, root, where, state: `${flags} ${propagation}` };
+}
+
+function parseKey(key: string): [string, string, string, string, string] {
+  try {
+    return JSON.parse(key);
+  } catch (cause) {
+    throw new PodError(
+      'cannot-checkpoint',
+      'the pod was made by another version of podstream, and what that wrote down of its mounts cannot be read',
+      'dump it with the version that made it',
+      { cause },
+    );
+  }
 }
