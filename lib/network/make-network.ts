@@ -3,7 +3,7 @@
  * looked whether all is as it was.
  */
 
-import { attribute, join, type Netlink, NLM, text, u32 } from './netlink.ts';
+import { attribute, attributes, join, type Netlink, NLM, nap, text, u32 } from './netlink.ts';
 import {
   type Address,
   addressKey,
@@ -108,6 +108,22 @@ function setAddressMode(netlink: Netlink, index: number, mode: number): void {
   );
 }
 
+/** RFC 2863, as if_link(7) numbers it. */
+const operationallyUp = 6;
+const carrierPatience = 2000;
+
+/**
+ * An interface that was set up has its carrier a moment later, and only then the kernel gives it an address of IPv6:
+ * until it is past that, it must not be allowed to. Whether the carrier came.
+ */
+function waitForCarrier(netlink: Netlink, index: number): boolean {
+  for (const end = Date.now() + carrierPatience; Date.now() < end; nap(5)) {
+    const { body } = netlink.ask(RTM.getLink, linkMessage(index, undefined));
+    if (attributes(body, 16).get(IFLA.operationalState)?.[0] === operationallyUp) return true;
+  }
+  return false;
+}
+
 /** `netlink`: a route socket of the new network. Its eth0, if the image has one, is there. */
 export function makeNetwork(netlink: Netlink, wanted: Omit<Network, 'settings'>, say: Say): void {
   const present = readNetwork(netlink);
@@ -120,7 +136,8 @@ export function makeNetwork(netlink: Netlink, wanted: Omit<Network, 'settings'>,
   changeAddresses(netlink, present.addresses, wanted.addresses, indexFor, say);
   for (const link of wanted.links) {
     const index = indexFor(link.name);
-    if (index !== undefined && link.name !== 'lo') setAddressMode(netlink, index, addressMode.ofHardware);
+    if (index === undefined || link.name === 'lo') continue;
+    if (!link.up || waitForCarrier(netlink, index)) setAddressMode(netlink, index, addressMode.ofHardware);
   }
   changeRoutes(netlink, wanted.routes, indexFor, say);
   sayDifferences(readNetwork(netlink), wanted, say);

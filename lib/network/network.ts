@@ -22,7 +22,16 @@ export const RTM = {
   getQdisc: 38,
 } as const;
 
-export const IFLA = { address: 1, name: 3, mtu: 4, master: 10, info: 18, netPid: 19, perFamily: 26 } as const;
+export const IFLA = {
+  address: 1,
+  name: 3,
+  mtu: 4,
+  master: 10,
+  operationalState: 16,
+  info: 18,
+  netPid: 19,
+  perFamily: 26,
+} as const;
 export const IFLA_INFO = { kind: 1, data: 2 } as const;
 export const IFA = {
   address: 1,

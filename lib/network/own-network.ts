@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import { isDeadState, readProcessStat, statField } from '../runtime/process-stat.ts';
 import { PodError } from '../stream/error.ts';
 import { addressMessage, indexOf, linkMessage, routeMessage } from './make-network.ts';
-import { attribute, attributes, type Netlink, NLM, number32, text, textOf, u32 } from './netlink.ts';
+import { attribute, attributes, type Netlink, NLM, nap, number32, text, textOf, u32 } from './netlink.ts';
 import { describeIp, families, IFLA, IFLA_INFO, type Network, type Route, RTA, RTM } from './network.ts';
 
 export const hostEnd = Uint8Array.of(169, 254, 213, 1);
@@ -97,9 +97,6 @@ function leadAddress(host: Netlink, index: number, address: Uint8Array): void {
     }
   }
 }
-
-const nap = (milliseconds: number) =>
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 
 /** To whom the route to an address leads. */
 function holderOf(host: Netlink, address: Uint8Array): 'pod' | 'ended' | 'other' {
