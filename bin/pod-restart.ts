@@ -130,7 +130,6 @@ function openLayersWith(
   },
 ) {
   const secrets = secretsFrom(args);
-  const within = args['only-encrypted'] ? 'encrypt' : undefined;
   return (image: Parameters<typeof openLayers>[0]) =>
-    openLayers(image, { builtIn, secrets, allow: args.allow ?? [], within });
+    openLayers(image, { builtIn, secrets, allow: args.allow ?? [], onlyEncrypted: args['only-encrypted'] });
 }

@@ -89,12 +89,11 @@ export interface RestartOptions extends Secrets {
 /** Makes the session again from the stream written to it, taking layers off; finishes when the session runs. */
 export function restart(options: RestartOptions = {}): RestartWritable {
   const { name, root, ignoreCpu, allow = [], onlyEncrypted, warn = warnProcess, ...secrets } = options;
-  const within = onlyEncrypted ? 'encrypt' : undefined;
   return new RestartWritable({
     name,
     root,
     ignoreCpu,
-    open: (image) => openLayers(image, { builtIn, secrets, allow, within }),
+    open: (image) => openLayers(image, { builtIn, secrets, allow, onlyEncrypted }),
     warn,
   });
 }

@@ -24,12 +24,14 @@ export interface OpenOptions {
   secrets?: Secrets;
   /** Names of filters that are programs and may run. */
   allow?: readonly string[];
-  /** Refuse an image that no layer of this filter covers. */
-  within?: string | undefined;
+  /** Refuse an image that no layer of encryption covers. */
+  onlyEncrypted?: boolean | undefined;
   /** Told of every layer that is taken off, outermost first. */
   opened?: (filter: string) => void;
 }
 
+/** The filter whose layer takes a key. */
+const encryption = 'encrypt';
 /** More layers than anybody needs: each one costs memory. */
 const mostLayers = 16;
 
@@ -119,11 +121,10 @@ class LayerOpener implements Sink {
   }
 
   #image(): Sink {
-    const { within } = this.#options;
-    if (within === undefined || this.#off.includes(within)) return this.#downstream;
+    if (!this.#options.onlyEncrypted || this.#off.includes(encryption)) return this.#downstream;
     throw new PodError(
       'cannot-restart',
-      `the image is not inside a layer ${within}, as it must be`,
+      `the image is not inside a layer ${encryption}, as it must be`,
       'whoever wrote it did not have your key: do not restart it unless you know who that was',
     );
   }

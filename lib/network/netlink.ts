@@ -129,12 +129,11 @@ export class Netlink {
   }
 }
 
-/** Do something in the network of a process. Only this thread enters it, and leaves it again. */
-export function inNetworkOf<Result>(pid: number | string, body: () => Result): Result {
+/** Only this thread leaves its network, and comes back. */
+function elsewhere<Result>(enter: () => void, body: () => Result): Result {
   const ours = openSync('/proc/thread-self/ns/net', 'r');
-  const theirs = openSync(`/proc/${pid}/ns/net`, 'r');
   try {
-    native().syscall(SYS.setns, theirs, 0);
+    enter();
     try {
       return body();
     } finally {
@@ -142,6 +141,15 @@ export function inNetworkOf<Result>(pid: number | string, body: () => Result): R
     }
   } finally {
     closeSync(ours);
+  }
+}
+
+/** Do something in the network of a process. */
+export function inNetworkOf<Result>(pid: number | string, body: () => Result): Result {
+  const theirs = openSync(`/proc/${pid}/ns/net`, 'r');
+  try {
+    return elsewhere(() => void native().syscall(SYS.setns, theirs, 0), body);
+  } finally {
     closeSync(theirs);
   }
 }
@@ -151,17 +159,7 @@ const SYS_unshare = 272;
 
 /** Do something in a network that nobody has touched, and that is gone afterwards. */
 export function inNewNetwork<Result>(body: () => Result): Result {
-  const ours = openSync('/proc/thread-self/ns/net', 'r');
-  try {
-    native().syscall(SYS_unshare, CLONE_NEWNET);
-    try {
-      return body();
-    } finally {
-      native().syscall(SYS.setns, ours, 0);
-    }
-  } finally {
-    closeSync(ours);
-  }
+  return elsewhere(() => void native().syscall(SYS_unshare, CLONE_NEWNET), body);
 }
 
 export function join(parts: readonly Uint8Array[]): Uint8Array {

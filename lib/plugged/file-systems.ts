@@ -59,7 +59,6 @@ export function fileSystemOf(folder: string): { uuid: string; at: string } | und
   if (mount === undefined) return undefined;
   const uuid =
     linked().find((name) => statSync(join(links, name), { throwIfNoEntry: false })?.rdev === dev) ??
-    blkid('-o', 'value', '-s', 'UUID', `/dev/block/${deviceNumber(dev)}`) ??
     blkid('-o', 'value', '-s', 'UUID', sourceOf(mount.where));
   return uuid === undefined ? undefined : { uuid, at: mount.where };
 }

@@ -29,8 +29,7 @@ export interface ResumeOptions {
 
 /** Make the session again from the image in `folder`. Resolves when it runs; on failure nothing is left of it. */
 export async function resumeSession(folder: string, options: ResumeOptions): Promise<{ entry: PodEntry }> {
-  const { builtIn, secrets = {}, allow = [], generation, warn, moved } = options;
-  const within = options.onlyEncrypted ? 'encrypt' : undefined;
+  const { builtIn, secrets = {}, allow = [], onlyEncrypted, generation, warn, moved } = options;
   const pieces = loadPieces(folder, { generation, warn });
   const source = piecesSource(pieces);
   try {
@@ -46,7 +45,7 @@ export async function resumeSession(folder: string, options: ResumeOptions): Pro
         ignoreCpu: options.ignoreCpu,
         confine: options.confine,
         tcp: options.tcp,
-        open: (image) => openLayers(image, { builtIn, secrets, allow, within }),
+        open: (image) => openLayers(image, { builtIn, secrets, allow, onlyEncrypted }),
         warn,
       },
     );
