@@ -70,6 +70,8 @@ export function makeShell(t: Test, user: string, more: Record<string, string> = 
     ...house.env,
     PATH: `${house.env.PATH}:/usr/sbin:/sbin:/usr/games`,
     LC_ALL: 'C',
+    // Nobody's own is nologin, and a caller need not have any: programs that start a shell start this one.
+    SHELL: '/bin/bash',
     // What sessions leave behind when they are killed goes with the house.
     TMPDIR: house.folder,
     EXAMPLES: join(packageRoot(), 'examples'),
@@ -179,7 +181,7 @@ export function filesBelow(folder: string): string[] {
 
 /** Wait until `probe` gives something, looking every `pause` ms; throws after `limit` ms. */
 export async function waitFor<T>(
-  what: string,
+  what: string | (() => string),
   probe: () => T | undefined | false,
   limit = 60_000,
   pause = 20,
@@ -187,6 +189,6 @@ export async function waitFor<T>(
   for (const end = Date.now() + limit; ; await sleep(pause)) {
     const value = probe();
     if (value !== undefined && value !== false) return value;
-    if (Date.now() > end) throw new Error(`waited in vain: ${what}`);
+    if (Date.now() > end) throw new Error(`waited in vain: ${typeof what === 'string' ? what : what()}`);
   }
 }

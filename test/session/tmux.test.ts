@@ -34,7 +34,11 @@ for (const user of users) {
     );
     t.equal(started.status, 0, started.stderr);
     // The socket has its name before it listens.
-    await waitFor('tmux', () => shell.sh('tmux -S $F/sock has-session').status === 0);
+    const asked = () => shell.sh('tmux -S $F/sock has-session');
+    await waitFor(
+      () => `tmux: ${asked().stderr}`,
+      () => asked().status === 0,
+    );
     await shows(0, /\$|#/);
     tmux(`send-keys -t :0 "PS1='ready> '; sleep 1000 &" Enter`);
     await shows(0, /\[1\] \d+\s+ready>/);
