@@ -52,6 +52,12 @@ and what to do, and so is everything that would be lost. The exit status is 0 wh
         array: true,
         describe: 'a folder or file of the session whose contents go along (may be given several times)',
       },
+      engine: {
+        type: 'string',
+        choices: ['user', 'kmod'],
+        describe:
+          'who makes the image: user, or the kernel module by /dev/pod (default: the module, when it is loaded and handles all that the session holds)',
+      },
       'receipt-timeout': {
         type: 'number',
         describe:
@@ -87,6 +93,7 @@ and what to do, and so is everything that would be lost. The exit status is 0 wh
     then,
     tcp,
     'with-files': withFiles,
+    engine,
     'receipt-timeout': timeout,
     'progress-fd': fd,
     ...args
@@ -134,6 +141,8 @@ and what to do, and so is everything that would be lost. The exit status is 0 wh
           progress = new Progress(name, { total, fd });
         },
         onLoss: (sentence) => printWarning(name, sentence),
+        engine: engine as 'user' | 'kmod' | undefined,
+        direct: { descriptor: 1, add: (bytes) => progress?.add(bytes) },
       },
       sink,
     );

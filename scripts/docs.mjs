@@ -1,4 +1,4 @@
-// What in docs/ and man/ is made from the code: docs/records.md and the tables of docs/format.md from schemas/ and
+// What in docs/, man/ and kmod/ is made from the code: docs/records.md and the tables of docs/format.md from schemas/ and
 // lib/stream, man/*.1 from what each command says of itself (--spec). `--check` writes nothing and fails when
 // something is out of date. Needs a build.
 import { spawnSync } from 'node:child_process';
@@ -151,6 +151,25 @@ put(
     'coverage',
     ['| object | |', '|---|---|', ...coverage].join('\n'),
   ),
+);
+
+// The module numbers frames alike; the file is kept in git, because a module is built where there is no Node.
+const define = ([name, number]) =>
+  `#define POD_FRAME_${name.toUpperCase().replaceAll('-', '_')} ${number}\n`;
+const numbers = [
+  ...Object.entries(kinds),
+  ...Object.entries(greaseKinds).map(([name, kind]) => [`grease-${name}`, kind]),
+];
+put(
+  'kmod/kinds.h',
+  `/* SPDX-License-Identifier: GPL-2.0 */
+/* Generated from lib/stream/kind.ts by scripts/docs.mjs. Do not edit. */
+#ifndef POD_KINDS_H
+#define POD_KINDS_H
+
+${numbers.map(define).join('')}
+#endif
+`,
 );
 
 mkdirSync('man', { recursive: true });

@@ -1,6 +1,7 @@
 /**
  * What an engine is: it makes images of sessions and sessions of images. Two exist by design: `user` (here, no
- * module, no root for one's own sessions) and `kmod`. Either restarts what the other dumped.
+ * module, no root for one's own sessions) and `kmod` (the module of kmod/, which only dumps as yet: its images are
+ * restarted by `user`).
  */
 import type { Records } from '../image/record.ts';
 import type { Sink } from '../stream/sink.ts';
@@ -61,6 +62,8 @@ export interface DumpOptions {
   onReady?: (totals: { memoryBytes: number; processes: number; threads: number }) => void;
   /** Called with the memory bytes read so far. */
   onProgress?: (memoryBytes: number) => void;
+  /** What is written into the sink goes to this descriptor as it is: an engine may write there itself. */
+  descriptor?: number;
 }
 
 export interface Engine {

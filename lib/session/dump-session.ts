@@ -1,6 +1,7 @@
 /** A session by name or pid, dumped, and then let go on, ended, or ended only when its image is stored. */
 import { existsSync } from 'node:fs';
-import type { ConnectionFate, DumpTarget, Explanation, StoppedSession } from '../engine/engine.ts';
+import type { ConnectionFate, DumpTarget, Engine, Explanation, StoppedSession } from '../engine/engine.ts';
+import { deviceIsThere, kmodEngine } from '../engine/kmod/index.ts';
 import { userEngine } from '../engine/user/index.ts';
 import { killPod } from '../pod/kill.ts';
 import { innerPid } from '../pod/proc.ts';
@@ -75,6 +76,46 @@ export interface DumpSessionOptions {
   receipt?: WaitOptions;
   onReady?: (memoryBytes: number) => void;
   onLoss?: (sentence: string) => void;
+  /** Default: the module's, when it is loaded and handles all that the session holds. */
+  engine?: Engine['name'] | undefined;
+  /** The sink only writes to this descriptor; `add` is told the bytes that an engine has written there itself. */
+  direct?: { descriptor: number; add(bytes: number): void };
+}
+
+const engines: Record<Engine['name'], Engine> = { user: userEngine, kmod: kmodEngine };
+
+/** The module refuses before its first byte, so that the other engine can still be asked. */
+function dumpByEngine(found: FoundSession, options: DumpSessionOptions, sink: Sink): StoppedSession {
+  const { producer, tcp, withFiles, onReady, direct } = options;
+  let told = 0;
+  const dump = (name: Engine['name']) =>
+    engines[name].dump(
+      found.target,
+      {
+        producer,
+        ...(tcp ? { tcp } : {}),
+        ...(withFiles ? { withFiles } : {}),
+        onReady: (totals) => onReady?.(totals.memoryBytes),
+        ...(direct && name === 'kmod'
+          ? {
+              descriptor: direct.descriptor,
+              onProgress: (bytes: number) => {
+                direct.add(bytes - told);
+                told = bytes;
+              },
+            }
+          : {}),
+      },
+      sink,
+    );
+  if (options.engine !== undefined) return dump(options.engine);
+  if (!deviceIsThere()) return dump('user');
+  try {
+    return dump('kmod');
+  } catch (cause) {
+    if (!(cause instanceof PodError) || cause.failure !== 'cannot-checkpoint') throw cause;
+    return dump('user');
+  }
 }
 
 /** Dump a session into `sink`, which is ended, and decide its fate. On any failure the session goes on. */
@@ -85,16 +126,7 @@ export async function dumpSession(
 ): Promise<{ imageId: string }> {
   let stopped: StoppedSession | undefined;
   try {
-    stopped = userEngine.dump(
-      found.target,
-      {
-        producer: options.producer,
-        ...(options.tcp ? { tcp: options.tcp } : {}),
-        ...(options.withFiles ? { withFiles: options.withFiles } : {}),
-        onReady: (totals) => options.onReady?.(totals.memoryBytes),
-      },
-      sink,
-    );
+    stopped = dumpByEngine(found, options, sink);
     for (const sentence of stopped.losses) options.onLoss?.(sentence);
     sink.end();
     if (options.fate === 'suspend') await waitForReceipt(stopped.imageId, options.receipt ?? {});

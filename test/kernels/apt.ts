@@ -63,12 +63,15 @@ export class Apt {
     throw new Error(`Debian's ${this.#suite} cannot be had`, { cause });
   }
 
+  /** What a package depends on. */
+  async depends(name: string): Promise<string[]> {
+    const { stdout } = await run('apt-cache', [...this.#options(), 'depends', name], { timeout: limit });
+    return [...stdout.matchAll(/^\s*Depends: (\S+)$/gm)].map((match) => match[1]!);
+  }
+
   /** The package that a meta package stands for now. */
   async resolve(metaPackage: string): Promise<string> {
-    const { stdout } = await run('apt-cache', [...this.#options(), 'depends', metaPackage], {
-      timeout: limit,
-    });
-    const name = /^\s*Depends: (linux-image-\S+)$/m.exec(stdout)?.[1];
+    const name = (await this.depends(metaPackage)).find((each) => each.startsWith('linux-image-'));
     if (!name) throw new Error(`${metaPackage} of ${this.#suite} names no kernel`);
     return name;
   }

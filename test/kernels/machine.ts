@@ -19,6 +19,8 @@ export interface MachineOptions extends Start {
   cpu?: string;
   /** MiB. */
   memory?: number;
+  /** More words for the kernel's command line. */
+  kernelOptions?: readonly string[];
   /** /dev/vda, /dev/vdb, … in this order. */
   disks?: readonly Disk[];
   /** Where the initramfs and the console's text go. */
@@ -54,7 +56,7 @@ const commandLine = [
 ].join(' ');
 
 export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
-  const { folder, name, kernel, disks = [], cpu = 'qemu64', memory = 1536 } = options;
+  const { folder, name, kernel, disks = [], cpu = 'qemu64', memory = 1536, kernelOptions = [] } = options;
   const initramfs = join(folder, `${name}.cpio`);
   writeFileSync(initramfs, makeInitramfs(options));
   const consoleFile = join(folder, `${name}.console`);
@@ -76,7 +78,8 @@ export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
         '-drive',
         `file=${disk.path},format=raw,if=virtio,cache=unsafe,snapshot=${disk.forget ? 'on' : 'off'}`,
       ]),
-      ...['-kernel', kernel.vmlinux, '-initrd', initramfs, '-append', commandLine],
+      ...['-kernel', kernel.vmlinux, '-initrd', initramfs],
+      ...['-append', [commandLine, ...kernelOptions].join(' ')],
     ],
     { stdio: ['ignore', 'pipe', errorFile] },
   );

@@ -54,6 +54,8 @@ export interface CycleOptions {
   as?: 'root' | 'nobody';
   /** How the session is started and named: pod-run and its name, or a plain session and its pid. */
   via?: 'pod' | 'pid';
+  /** Who dumps; default: whoever pod-dump chooses. */
+  engine?: 'user' | 'kmod';
   /** Dumps of an undisturbed program; default 3. */
   dumps?: number;
 }
@@ -76,6 +78,7 @@ class Cycle {
   readonly #executable: string;
   readonly #as: 'root' | 'nobody';
   readonly #via: 'pod' | 'pid';
+  readonly #dumper: readonly string[];
   /** Holds everything: `work` is the program's, `run` the runtime directory, images lie beside them. */
   readonly #folder: string;
   readonly #running: RunningProgram;
@@ -90,6 +93,7 @@ class Cycle {
     this.#executable = executable;
     this.#as = options.as ?? (process.getuid!() === 0 ? 'root' : 'nobody');
     this.#via = options.via ?? 'pod';
+    this.#dumper = ['pod-dump', ...(options.engine ? ['--engine', options.engine] : [])];
     this.#folder = mkdtempSync(join(tmpdir(), `pod-cycle-${program.name}-`));
     chmodSync(this.#folder, 0o755);
     for (const name of ['work', 'run']) {
@@ -181,7 +185,7 @@ class Cycle {
   /** Dump to a file of this generation. A session that runs on is neither traced nor stopped. */
   async dump(then: 'run' | 'kill' = 'run'): Promise<void> {
     const image = join(this.#folder, `image-${++this.#generation}`);
-    await this.#must(['pod-dump', '--then', then, this.#target], undefined, image);
+    await this.#must([...this.#dumper, '--then', then, this.#target], undefined, image);
     this.#image = image;
     const held = this.#heldTasks();
     if (held.length > 0) throw new CycleError(`after the dump these tasks are held: ${held.join(', ')}`);
@@ -197,7 +201,7 @@ class Cycle {
   /** A dump that must be refused for what the session holds, named in the message. */
   async dumpInVain(): Promise<void> {
     const output = join(this.#folder, 'nothing');
-    const { status, stderr } = await this.#command(['pod-dump', this.#target], undefined, output);
+    const { status, stderr } = await this.#command([...this.#dumper, this.#target], undefined, output);
     if (status !== 11) throw new CycleError(`pod-dump ended with ${status}, not with 11`);
     if (!/^pod-dump: error: .+ \(pid \d+\), /.test(stderr)) throw new CycleError('the message names nothing');
     if (statSync(output).size > 0) throw new CycleError('pod-dump wrote something before it refused');

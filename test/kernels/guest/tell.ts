@@ -1,8 +1,7 @@
 /** The guest's voice: one event a line, on a serial line of its own. */
 import { writeFileSync } from 'node:fs';
 import { eventLine } from '../initramfs.ts';
-import type { GuestEvent } from '../job.ts';
 
-export function tell(event: GuestEvent): void {
+export function tell(event: object): void {
   writeFileSync(eventLine, `${JSON.stringify(event)}\n`);
 }

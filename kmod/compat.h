@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What differs between the kernels from 5.10 on, in one place. */
+#ifndef POD_COMPAT_H
+#define POD_COMPAT_H
+
+#include <linux/capability.h>
+#include <linux/cred.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/splice.h>
+#include <linux/version.h>
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+#include <linux/unaligned.h>
+#else
+#include <asm/unaligned.h>
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+#include <linux/filelock.h>
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 18, 0)
+#include <linux/mm_inline.h>
+#endif
+
+#ifndef CONFIG_X86_64
+#error "pod.ko is for x86_64"
+#endif
+
+static inline u64 pod_caps(const kernel_cap_t *set)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	return set->val;
+#else
+	return set->cap[0] | (u64)set->cap[1] << 32;
+#endif
+}
+
+/* The path as its users know it: overlayfs maps another file than was opened. */
+static inline const struct path *pod_user_path(struct file *file)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	return file_user_path(file);
+#else
+	return &file->f_path;
+#endif
+}
+
+static inline struct fown_struct *pod_owner(struct file *file)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	return file_f_owner(file);
+#else
+	return &file->f_owner;
+#endif
+}
+
+/* Areas in the order of their addresses; mmap lock held. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0)
+#define POD_AREAS(iterator, mm) VMA_ITERATOR(iterator, mm, 0)
+#define pod_for_each_area(iterator, vma, mm) for_each_vma(iterator, vma)
+#else
+#define POD_AREAS(iterator, mm)
+#define pod_for_each_area(iterator, vma, mm) \
+	for ((vma) = (mm)->mmap; (vma); (vma) = (vma)->vm_next)
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+#define __VM_UFFD_FLAGS (VM_UFFD_MISSING | VM_UFFD_WP)
+#endif
+
+static inline long pod_get_pages(struct mm_struct *mm, unsigned long start,
+				 unsigned long count, struct page **pages)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	return get_user_pages_remote(mm, start, count, FOLL_FORCE, pages, NULL);
+#else
+	return get_user_pages_remote(mm, start, count, FOLL_FORCE, pages, NULL,
+				     NULL);
+#endif
+}
+
+/* Name by PR_SET_VMA_ANON_NAME; mmap lock held. */
+static inline const char *pod_area_name(struct vm_area_struct *vma)
+{
+#ifdef CONFIG_ANON_VMA_NAME
+	struct anon_vma_name *name = anon_vma_name(vma);
+
+	return name ? name->name : NULL;
+#else
+	return NULL;
+#endif
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+#define pod_splice_read copy_splice_read
+#else
+#define pod_splice_read generic_file_splice_read
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
+#define POD_LOCK_LINK c.flc_list
+#define pod_lock_file(lock) ((lock)->c.flc_file)
+#define pod_lock_owner(lock) ((lock)->c.flc_owner)
+typedef struct file_lease pod_lease;
+#else
+#define POD_LOCK_LINK fl_list
+#define pod_lock_file(lock) ((lock)->fl_file)
+#define pod_lock_owner(lock) ((lock)->fl_owner)
+typedef struct file_lock pod_lease;
+#endif
+
+static inline u32 pod_rseq_length(struct task_struct *t)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	return t->rseq_len;
+#else
+	return 32;
+#endif
+}
+
+#endif

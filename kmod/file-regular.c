@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Regular files that still have their name, and places that are open (O_PATH). */
+#include <linux/fs.h>
+#include <linux/stat.h>
+#include "compat.h"
+#include "session.h"
+
+int pod_dump_regular(struct pod_session *s, const struct pod_file *f)
+{
+	struct file *file = f->file;
+	struct pod_buf meta = {};
+	struct pod_open o;
+	struct kstat stat;
+	const char *name;
+	char what[32];
+	int error;
+
+	error = vfs_getattr(&file->f_path, &stat, STATX_BASIC_STATS,
+			    AT_STATX_SYNC_AS_STAT);
+	if (error)
+		return pod_refuse_file(s, f, "", "it can't be asked (%d)",
+				       error);
+	snprintf(what, sizeof(what), "descriptor %u", f->fd);
+	error = pod_path(s, &file->f_path, f->task, what, &name);
+	if (error)
+		return error;
+	o = pod_open(&meta);
+	POD_INT(&meta, &o, "id", f->id);
+	POD_STR(&meta, &o, "path", name);
+	POD_INT(&meta, &o, "flags", pod_file_flags(file));
+	POD_U64(&meta, &o, "position", file->f_pos);
+	POD_U64(&meta, &o, "size", stat.size);
+	POD_INT(&meta, &o, "mode", stat.mode);
+	POD_S64(&meta, &o, "mtimeNs", timespec64_to_ns(&stat.mtime));
+	if (!(file->f_mode & FMODE_PATH))
+		pod_put_owner(s, &meta, &o, file);
+	pod_close_map(&meta, o);
+	pod_frame_to(s, POD_SECTION_FILES, POD_FRAME_REGULAR, &meta, NULL, 0);
+	return 0;
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Names of files as the session knows them, and what else a record says of one. */
+#include <linux/dcache.h>
+#include <linux/err.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/stat.h>
+#include "session.h"
+
+/*
+ * The path from the root of the session's mounts; pod_collect_folder() has
+ * seen to it that this is the session's root. Valid until the next call.
+ */
+int pod_path(struct pod_session *s, const struct path *path,
+	     struct task_struct *t, const char *what, const char **name)
+{
+	char *found = d_path(path, s->page, PAGE_SIZE);
+
+	if (IS_ERR(found))
+		return pod_refuse_task(s, t, PTR_ERR(found), "",
+				       "the path of %s is too long", what);
+	if (found[0] != '/')
+		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
+				       "%s (%s) has no name in the file system, which the module does not handle yet",
+				       what, found);
+	if (d_unlinked(path->dentry))
+		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
+				       "%s (%s) was removed, which the module does not handle yet",
+				       what, found);
+	if (path->dentry->d_sb->s_magic == PROC_SUPER_MAGIC &&
+	    !IS_ROOT(path->dentry))
+		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
+				       "%s (%s) lies in /proc, which the module does not handle yet",
+				       what, found);
+	if (!pod_is_utf8(found, strlen(found)))
+		return pod_refuse_task(s, t, -EOPNOTSUPP,
+				       "rename the file or folder (convmv), and let the program open it again",
+				       "the path of %s is not UTF-8, and an image can hold no other",
+				       what);
+	*name = found;
+	return 0;
+}
+
+/* {path, size, mode, mtimeNs} */
+int pod_put_file(struct pod_session *s, struct pod_buf *b,
+		 const struct path *path, struct task_struct *t,
+		 const char *what)
+{
+	struct pod_open o;
+	struct kstat stat;
+	const char *name;
+	int error;
+
+	error = vfs_getattr(path, &stat, STATX_BASIC_STATS,
+			    AT_STATX_SYNC_AS_STAT);
+	if (error)
+		return pod_refuse_task(s, t, error, "",
+				       "%s can't be asked (%d)", what, error);
+	error = pod_path(s, path, t, what, &name);
+	if (error)
+		return error;
+	o = pod_open(b);
+	POD_STR(b, &o, "path", name);
+	POD_U64(b, &o, "size", stat.size);
+	POD_INT(b, &o, "mode", stat.mode);
+	POD_S64(b, &o, "mtimeNs", timespec64_to_ns(&stat.mtime));
+	pod_close_map(b, o);
+	return 0;
+}

@@ -1,0 +1,134 @@
+/** The engine in the kernel: the stream is what /dev/pod gives, handed on as it is. */
+import { randomBytes } from 'node:crypto';
+import { fstatSync } from 'node:fs';
+import { exitCodes, type Failure, PodError, UpstreamError } from '../../stream/error.ts';
+import type { Sink } from '../../stream/sink.ts';
+import { StreamParser } from '../../stream/stream-parser.ts';
+import type { DumpOptions, DumpTarget, Engine, StoppedSession } from '../engine.ts';
+import { cpuFlags } from '../user/preflight.ts';
+import { Device } from './device.ts';
+
+const piece = 1 << 20;
+
+export const kmodEngine: Engine = { name: 'kmod', dump };
+
+function dump(target: DumpTarget, options: DumpOptions, sink: Sink): StoppedSession {
+  if (target.rooted)
+    throw new PodError(
+      'cannot-checkpoint',
+      `${target.name} has a root directory of its own, which the module does not handle yet`,
+      'use --engine user',
+    );
+  if (target.init === undefined && target.roots.length !== 1)
+    throw new PodError('cannot-checkpoint', 'the module dumps one tree at a time', 'use --engine user');
+  const device = openDevice();
+  try {
+    const imageId = randomBytes(16).toString('hex');
+    const { memory, processes, threads } = start(device, target, options.producer, imageId);
+    options.onReady?.({ memoryBytes: memory, processes, threads });
+    const { descriptor } = options;
+    if (descriptor !== undefined && fstatSync(descriptor).isFIFO()) spliceAll(device, descriptor, options);
+    else copyAll(device, sink);
+    checkEnd(device);
+    return {
+      imageId,
+      losses: [],
+      thaw: () => device.close(),
+      kill: () => {
+        device.kill();
+        device.close();
+      },
+    };
+  } catch (cause) {
+    device.close();
+    throw cause;
+  }
+}
+
+function openDevice(): Device {
+  try {
+    return new Device();
+  } catch (cause) {
+    throw new PodError(
+      'cannot-checkpoint',
+      `/dev/pod can't be opened: ${(cause as Error).message.split(',', 1)[0]}`,
+      'load the module (kmod/README.md), or use --engine user',
+      { cause },
+    );
+  }
+}
+
+function start(device: Device, target: DumpTarget, producer: string, imageId: string) {
+  try {
+    return device.dump({ target, producer, imageId, cpuFeatures: cpuFlags() });
+  } catch (cause) {
+    throw reasonOf(device, cause);
+  }
+}
+
+/** What the ERROR says that stands in place of the stream. */
+function reasonOf(device: Device, cause: unknown): unknown {
+  const parser = new StreamParser({ frame() {}, end() {}, abort() {} });
+  const buffer = new Uint8Array(64 << 10);
+  try {
+    for (let length = device.read(buffer); length > 0; length = device.read(buffer))
+      parser.write(buffer.subarray(0, length));
+    parser.end();
+  } catch (found) {
+    if (!(found instanceof UpstreamError)) return cause;
+    const { code, message, hint } = found.origin;
+    const failure = (Object.keys(exitCodes) as Failure[]).find((name) => exitCodes[name] === code) ?? 'other';
+    return new PodError(failure, message, hint || undefined, { cause });
+  }
+  return cause;
+}
+
+function copyAll(device: Device, sink: Sink): void {
+  const buffer = new Uint8Array(piece);
+  for (let length = device.read(buffer); length > 0; length = device.read(buffer))
+    sink.write(buffer.subarray(0, length));
+}
+
+const napCell = new Int32Array(new SharedArrayBuffer(4));
+
+function spliceAll(device: Device, pipe: number, { onProgress }: DumpOptions): void {
+  let done = 0;
+  for (;;) {
+    let length: number;
+    try {
+      length = device.splice(pipe, piece);
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException;
+      if (code === 'EINTR') continue;
+      if (code === 'EAGAIN') {
+        // Somebody has made the pipe non-blocking.
+        Atomics.wait(napCell, 0, 0, 1);
+        continue;
+      }
+      if (code !== 'EPIPE') throw cause;
+      throw new PodError(
+        'other',
+        'the reader of the output went away',
+        'see the message of the next command in the pipeline',
+        { cause },
+      );
+    }
+    if (length === 0) return;
+    done += length;
+    onProgress?.(done);
+  }
+}
+
+/** The reader of the stream has the reason: it ends in ERROR. */
+function checkEnd(device: Device): void {
+  try {
+    device.check();
+  } catch (cause) {
+    throw new PodError(
+      'other',
+      'the module could not finish the image',
+      'the last frame of the stream says why',
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,2 @@
+export { deviceIsThere } from './device.ts';
+export { kmodEngine } from './dump.ts';

@@ -1,0 +1,54 @@
+/** The engine lays out its requests as kmod/pod_ioctl.h does. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { layout, request } from '../../lib/engine/kmod/device.ts';
+import { packageRoot } from '../../native/package-root.ts';
+
+t.test('struct pod_dump and the requests are those of kmod/pod_ioctl.h', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'pod-ioctl-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const fields = {
+    kind: 'kind',
+    pid: 'pid',
+    flags: 'flags',
+    milliCpus: 'milli_cpus',
+    memoryLimit: 'memory_limit',
+    pidsLimit: 'pids_limit',
+    name: 'name',
+    producer: 'producer',
+    imageId: 'image_id',
+    features: 'features',
+    memory: 'memory',
+    processes: 'processes',
+    threads: 'threads',
+  };
+  const calls = { dump: 'POD_IOC_DUMP', thaw: 'POD_IOC_THAW', check: 'POD_IOC_CHECK', kill: 'POD_IOC_KILL' };
+  const lines = [
+    ...Object.entries(fields).map(
+      ([ours, theirs]) => `printf("${ours} %zu\\n", offsetof(struct pod_dump, ${theirs}));`,
+    ),
+    'printf("length %zu\\n", sizeof(struct pod_dump));',
+    ...Object.entries(calls).map(([ours, theirs]) => `printf("${ours} %u\\n", (unsigned)${theirs});`),
+  ];
+  const source = `#include <stddef.h>\n#include <stdio.h>\n#include "pod_ioctl.h"\nint main(void) {\n${lines.join('\n')}\n}\n`;
+  const program = join(folder, 'layout');
+  execFileSync(
+    process.env['CC'] ?? 'gcc',
+    ['-x', 'c', '-I', join(packageRoot(), 'kmod'), '-o', program, '-'],
+    { input: source },
+  );
+  const said = Object.fromEntries(
+    execFileSync(program, { encoding: 'utf8' })
+      .trim()
+      .split('\n')
+      .map((line) => {
+        const [name, value] = line.split(' ') as [string, string];
+        return [name, Number(value)];
+      }),
+  );
+  const ours = { ...layout, ...request } as Record<string, number>;
+  for (const [name, value] of Object.entries(said)) t.equal(ours[name], value, name);
+});
