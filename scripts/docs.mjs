@@ -154,8 +154,7 @@ put(
 );
 
 // The module numbers frames alike; the file is kept in git, because a module is built where there is no Node.
-const define = ([name, number]) =>
-  `#define POD_FRAME_${name.toUpperCase().replaceAll('-', '_')} ${number}\n`;
+const define = ([name, number]) => `#define POD_FRAME_${name.toUpperCase().replaceAll('-', '_')} ${number}\n`;
 const numbers = [
   ...Object.entries(kinds),
   ...Object.entries(greaseKinds).map(([name, kind]) => [`grease-${name}`, kind]),
