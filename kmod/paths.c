@@ -3,9 +3,23 @@
 #include <linux/dcache.h>
 #include <linux/err.h>
 #include <linux/fs.h>
+#include <linux/kernel.h>
 #include <linux/magic.h>
 #include <linux/stat.h>
 #include "session.h"
+
+/* Whether a path leads to /proc/PID of somebody else. */
+static bool is_foreign(struct pod_session *s, const char *path)
+{
+	unsigned int pid, i;
+
+	if (sscanf(path, "/proc/%u", &pid) != 1)
+		return strncmp(path, "/proc", 5);
+	for (i = 0; i < s->count; i++)
+		if (s->processes[i].pid == pid)
+			return false;
+	return true;
+}
 
 /*
  * The path from the root of the session's mounts; pod_collect_folder() has
@@ -28,9 +42,9 @@ int pod_path(struct pod_session *s, const struct path *path,
 				       "%s (%s) was removed, which the module does not handle yet",
 				       what, found);
 	if (path->dentry->d_sb->s_magic == PROC_SUPER_MAGIC &&
-	    !IS_ROOT(path->dentry))
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
-				       "%s (%s) lies in /proc, which the module does not handle yet",
+	    is_foreign(s, found))
+		return pod_refuse_task(s, t, -EOPNOTSUPP, "close it first",
+				       "%s (%s) is of a process that is not in the session",
 				       what, found);
 	if (!pod_is_utf8(found, strlen(found)))
 		return pod_refuse_task(s, t, -EOPNOTSUPP,

@@ -17,9 +17,8 @@ import { buildModule } from './build-module.ts';
 import { fetchHeaders } from './fetch-headers.ts';
 import { checks, type KmodEvent, type KmodJob } from './job.ts';
 
-const usual =
-  'compute,registers,memory-private,memory-shared,memory-forked,pipes,regular-files,directories,devices,signal-handlers,signal-pending,credentials,zombies,process-attributes';
-const usuallyRefused = 'eventfds,timers-posix,unix-pairs,stopped,file-locks';
+const usual = 'pipes,regular-files,memory-shared,signal-pending';
+const usuallyRefused = 'eventfds';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -10,6 +10,8 @@ import { buildProgram, readProgram } from '../../tools/programs.ts';
 import { RunningProgram, until } from '../../tools/running-program.ts';
 
 const ioctl = 16;
+/** A guest without hardware help on a busy machine may need a minute to start node, ms. */
+const slowly = 300_000;
 
 function errorOf(body: () => unknown): string {
   try {
@@ -124,16 +126,22 @@ async function checkReaders(running: RunningProgram, pid: number): Promise<void>
   for (let turn = 0; turn < 3; turn++) {
     // Nobody reads: it fills the pipe and waits there.
     const dumper = spawn(join(packageRoot(), 'dist/bin/pod-dump'), ['--engine', 'kmod', String(pid)], {
-      stdio: ['ignore', 'pipe', 'ignore'],
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let said = '';
+    dumper.stderr.on('data', (chunk) => {
+      said += chunk;
     });
     let before = -1;
+    let still = 0;
     const stands = await until(() => {
-      const same = before === running.beats;
+      still = before === running.beats ? still + 1 : 0;
       before = running.beats;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300 + 200 * turn);
-      return same && before === running.beats;
-    });
-    if (!stands) throw new Error('the session was not stopped');
+      if (dumper.exitCode !== null) throw new Error(`pod-dump ended with ${dumper.exitCode}: ${said}`);
+      // Probes are some ten milliseconds apart.
+      return still > 100 + 20 * turn;
+    }, slowly);
+    if (!stands) throw new Error(`the session was not stopped ${said}`);
     dumper.kill('SIGKILL');
     await running.beatOn();
     dumper.stdout.destroy();
