@@ -162,14 +162,18 @@ static int check_area(struct pod_session *s, struct task_struct *t,
 	return 0;
 }
 
-/* mmap(2) made it, and it has no name anywhere. */
+/*
+ * mmap(2) made it, and it has no name anywhere; or a restart did, which can
+ * only make a memfd of this name (lib/engine/user/segment-name.ts).
+ */
 static bool is_anonymous_segment(struct file *file)
 {
 	const struct qstr *name = &file->f_path.dentry->d_name;
 
 	return (file->f_path.mnt->mnt_flags & MNT_INTERNAL) &&
 	       file_inode(file)->i_sb->s_magic == TMPFS_MAGIC &&
-	       !strcmp(name->name, "dev/zero");
+	       (!strcmp(name->name, "dev/zero") ||
+		!strcmp(name->name, "memfd:podstream-shared"));
 }
 
 static int put_segment(struct pod_session *s, struct file *file, u32 *number)

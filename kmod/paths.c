@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <linux/kernel.h>
 #include <linux/magic.h>
+#include <linux/mount.h>
 #include <linux/stat.h>
 #include "session.h"
 
@@ -37,9 +38,12 @@ int pod_path(struct pod_session *s, const struct path *path,
 		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
 				       "%s (%s) has no name in the file system, which the module does not handle yet",
 				       what, found);
-	if (d_unlinked(path->dentry))
+	/* What the kernel keeps for itself (memfd) counts as linked. */
+	if (d_unlinked(path->dentry) ||
+	    (path->mnt->mnt_flags & MNT_INTERNAL) ||
+	    (path->dentry->d_op && path->dentry->d_op->d_dname))
 		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
-				       "%s (%s) was removed, which the module does not handle yet",
+				       "%s (%s) has no name any more, which the module does not handle yet",
 				       what, found);
 	if (path->dentry->d_sb->s_magic == PROC_SUPER_MAGIC &&
 	    is_foreign(s, found))
