@@ -262,7 +262,7 @@ static int read_tables(struct pod_session *s, struct table *tables)
 	return 0;
 }
 
-/* All tables are read before the first file is dumped: pipes ask for their other ends. */
+/* All tables are read first: a pipe asks who has its other end. */
 int pod_collect_files(struct pod_session *s)
 {
 	struct table *tables;
