@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/splice.h>
+#include <linux/time64.h>
 #include <linux/version.h>
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 #include <linux/unaligned.h>
@@ -32,6 +33,12 @@ static inline u64 pod_caps(const kernel_cap_t *set)
 #else
 	return set->cap[0] | (u64)set->cap[1] << 32;
 #endif
+}
+
+/* timespec64_to_ns() takes what is below zero for the end of time before 5.15. */
+static inline s64 pod_ns(const struct timespec64 *time)
+{
+	return time->tv_sec * NSEC_PER_SEC + time->tv_nsec;
 }
 
 /* The path as its users know it: overlayfs maps another file than was opened. */

@@ -31,7 +31,7 @@ int pod_dump_regular(struct pod_session *s, const struct pod_file *f)
 	POD_U64(&meta, &o, "position", file->f_pos);
 	POD_U64(&meta, &o, "size", stat.size);
 	POD_INT(&meta, &o, "mode", stat.mode);
-	POD_S64(&meta, &o, "mtimeNs", timespec64_to_ns(&stat.mtime));
+	POD_S64(&meta, &o, "mtimeNs", pod_ns(&stat.mtime));
 	if (!(file->f_mode & FMODE_PATH))
 		pod_put_owner(s, &meta, &o, file);
 	pod_close_map(&meta, o);

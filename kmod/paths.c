@@ -7,6 +7,7 @@
 #include <linux/magic.h>
 #include <linux/mount.h>
 #include <linux/stat.h>
+#include "compat.h"
 #include "session.h"
 
 /* Whether a path leads to /proc/PID of somebody else. */
@@ -81,7 +82,7 @@ int pod_put_file(struct pod_session *s, struct pod_buf *b,
 	POD_STR(b, &o, "path", name);
 	POD_U64(b, &o, "size", stat.size);
 	POD_INT(b, &o, "mode", stat.mode);
-	POD_S64(b, &o, "mtimeNs", timespec64_to_ns(&stat.mtime));
+	POD_S64(b, &o, "mtimeNs", pod_ns(&stat.mtime));
 	pod_close_map(b, o);
 	return 0;
 }

@@ -448,8 +448,8 @@ static void put_clocks(struct pod_buf *b, struct pod_open *o,
 	u64 mono = ktime_get_ns(), boot = ktime_get_boottime_ns();
 
 #ifdef CONFIG_TIME_NS
-	mono += timespec64_to_ns(&t->nsproxy->time_ns->offsets.monotonic);
-	boot += timespec64_to_ns(&t->nsproxy->time_ns->offsets.boottime);
+	mono += pod_ns(&t->nsproxy->time_ns->offsets.monotonic);
+	boot += pod_ns(&t->nsproxy->time_ns->offsets.boottime);
 #endif
 	pod_field(b, o, "clocks");
 	clocks = pod_open(b);

@@ -30,7 +30,7 @@ const textLength = 255;
 const featuresLength = 8191;
 
 const kind = { tree: 2, namespace: 3 };
-const flag = { rooted: 1, confined: 2, netHost: 4, netNone: 8, limited: 16 };
+const flag = { rooted: 1, confined: 2, netHost: 4, limited: 16 };
 
 /** Whether the module is loaded and lets this user in. */
 export function deviceIsThere(): boolean {
@@ -72,7 +72,7 @@ export class Device {
       layout.flags,
       (target.rooted ? flag.rooted : 0) |
         (target.confined ? flag.confined : 0) |
-        (net === 'host' ? flag.netHost : net === 'none' ? flag.netNone : 0) |
+        (net === 'host' ? flag.netHost : 0) |
         (limits ? flag.limited : 0),
       true,
     );

@@ -5,6 +5,7 @@ import { exitCodes, type Failure, PodError, UpstreamError } from '../../stream/e
 import type { Sink } from '../../stream/sink.ts';
 import { StreamParser } from '../../stream/stream-parser.ts';
 import type { DumpOptions, DumpTarget, Engine, StoppedSession } from '../engine.ts';
+import { refuseChangedMounts } from '../user/changed-mounts.ts';
 import { cpuFlags } from '../user/preflight.ts';
 import { Device } from './device.ts';
 
@@ -19,12 +20,20 @@ function dump(target: DumpTarget, options: DumpOptions, sink: Sink): StoppedSess
       `${target.name} has a root directory of its own, which the module does not handle yet`,
       'use --engine user',
     );
+  if (target.net !== undefined && target.net !== 'host')
+    throw new PodError(
+      'cannot-checkpoint',
+      `${target.name} has a network of its own, which the module does not handle yet`,
+      'use --engine user',
+    );
   if (target.init === undefined && target.roots.length !== 1)
     throw new PodError('cannot-checkpoint', 'the module dumps one tree at a time', 'use --engine user');
   const device = openDevice();
   try {
     const imageId = randomBytes(16).toString('hex');
     const { memory, processes, threads } = start(device, target, options.producer, imageId);
+    // It stands, and nothing is written yet.
+    if (target.mounts) refuseChangedMounts(target.roots[0]!, target.mounts.before, target.mounts.root);
     options.onReady?.({ memoryBytes: memory, processes, threads });
     const { descriptor } = options;
     if (descriptor !== undefined && fstatSync(descriptor).isFIFO()) spliceAll(device, descriptor, options);
