@@ -56,7 +56,7 @@ and what to do, and so is everything that would be lost. The exit status is 0 wh
         type: 'string',
         choices: ['user', 'kmod'],
         describe:
-          'who makes the image: user, or the kernel module by /dev/pod (default: the module, when it is loaded and handles all that the session holds)',
+          'who makes the image: user (the default), or kmod, the kernel module by /dev/pod, which handles less and refuses the rest',
       },
       'receipt-timeout': {
         type: 'number',
@@ -111,7 +111,7 @@ and what to do, and so is everything that would be lost. The exit status is 0 wh
       throw usageError(name, '--explain leaves the session as it is: it goes without --suspend and --then');
     if (args.json && !args.explain) throw usageError(name, '--json is for --explain');
     if (args.explain) {
-      const explanation = explainSession(findSession(pod!));
+      const explanation = explainSession(findSession(pod!), engine as 'user' | 'kmod' | undefined);
       const json = () => JSON.stringify({ pod, ...explanation }, undefined, 2);
       print(args.json ? `${json()}\n` : formatExplanation(pod!, explanation));
       return explanation.obstacles.length === 0 ? exitCodes.done : exitCodes['cannot-checkpoint'];

@@ -7,6 +7,10 @@
 #include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/namei.h>
+#include <linux/sched.h>
+#include <linux/sched/coredump.h>
+#include <linux/security.h>
 #include <linux/splice.h>
 #include <linux/time64.h>
 #include <linux/version.h>
@@ -48,6 +52,95 @@ static inline const struct path *pod_user_path(struct file *file)
 	return file_user_path(file);
 #else
 	return &file->f_path;
+#endif
+}
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+/* Exported, and in no header for modules. */
+int vfs_path_lookup(struct dentry *dentry, struct vfsmount *mnt,
+		    const char *name, unsigned int flags, struct path *path);
+#endif
+
+/*
+ * Whether a task has another label of a security module (AppArmor, SELinux)
+ * than who asks.
+ */
+static inline bool pod_has_other_label(struct task_struct *t)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+	struct lsm_prop its = {}, ours = {};
+
+	security_task_getlsmprop_obj(t, &its);
+	security_task_getlsmprop_obj(current, &ours);
+	return memcmp(&its, &ours, sizeof(its));
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(5, 16, 0)
+	u32 its = 0, ours = 0;
+
+	security_task_getsecid_obj(t, &its);
+	security_task_getsecid_obj(current, &ours);
+	return its != ours;
+#else
+	u32 its = 0, ours = 0;
+
+	security_task_getsecid(t, &its);
+	security_task_getsecid(current, &ours);
+	return its != ours;
+#endif
+}
+
+static inline bool pod_has_dispatch(struct task_struct *t)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 11, 0)
+	return test_task_syscall_work(t, SYSCALL_USER_DISPATCH);
+#else
+	return false;
+#endif
+}
+
+/* PR_GET_MDWE */
+static inline int pod_mdwe(unsigned long mm_flags)
+{
+	int mdwe = 0;
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	if (mm_flags & BIT(MMF_HAS_MDWE))
+		mdwe |= 1;
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	if (mm_flags & BIT(MMF_HAS_MDWE_NO_INHERIT))
+		mdwe |= 2;
+#endif
+	return mdwe;
+}
+
+/* PR_GET_MEMORY_MERGE */
+static inline bool pod_merges(unsigned long mm_flags)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	return mm_flags & BIT(MMF_VM_MERGE_ANY);
+#else
+	return false;
+#endif
+}
+
+/* Pointers with data in their upper bits (LAM). */
+static inline bool pod_has_tags(struct mm_struct *mm)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0) && \
+	defined(CONFIG_ADDRESS_MASKING)
+	return mm->context.lam_cr3_mask;
+#else
+	return false;
+#endif
+}
+
+/* ARCH_GET_XCOMP_PERM of a process */
+static inline u64 pod_processor_states(struct task_struct *leader)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 16, 0)
+	return leader->thread.fpu.perm.__state_perm;
+#else
+	return 0;
 #endif
 }
 

@@ -11,6 +11,9 @@ int pod_dump_directory(struct pod_session *s, const struct pod_file *f)
 	char what[32];
 	int error;
 
+	if (pod_has_owner(f->file))
+		return pod_refuse_file(s, f, "let the program use inotify",
+				       "it may have asked for signals at changes (F_NOTIFY), which nobody can tell");
 	snprintf(what, sizeof(what), "descriptor %u", f->fd);
 	error = pod_path(s, &f->file->f_path, f->task, what, &name);
 	if (error)

@@ -56,17 +56,14 @@ static void put_content(struct pod_session *s, u32 id, const void *data,
 	pod_frame_to(s, POD_SECTION_FILES, POD_FRAME_CONTENT, &meta, data, len);
 }
 
-/* Packet mode is a flag of the ends that write. */
-static bool has_packets(struct pod_session *s, struct pipe_inode_info *pipe)
+/* Also when the end that wrote in packet mode is closed, or left that mode. */
+static bool has_packets(const struct pipe_inode_info *pipe)
 {
-	u32 i;
+	unsigned int at, mask = pipe->ring_size - 1;
 
-	for (i = 0; i < s->files.count; i++) {
-		struct file *file = s->files.at[i];
-
-		if (is_of(file, pipe) && (file->f_flags & O_DIRECT))
+	for (at = pipe->tail; at != pipe->head; at++)
+		if (pipe->bufs[at & mask].flags & PIPE_BUF_FLAG_PACKET)
 			return true;
-	}
 	return false;
 }
 
@@ -141,7 +138,7 @@ static int put_pipe(struct pod_session *s, const struct pod_file *f, u32 id,
 		POD_STR(&meta, &o, "path", name);
 	pod_close_map(&meta, o);
 	pod_frame_to(s, POD_SECTION_FILES, POD_FRAME_PIPE, &meta, NULL, 0);
-	error = put_buffers(s, f, id, pipe, has_packets(s, pipe));
+	error = put_buffers(s, f, id, pipe, has_packets(pipe));
 	mutex_unlock(&pipe->mutex);
 	return error;
 }
@@ -174,8 +171,12 @@ int pod_dump_pipe(struct pod_session *s, const struct pod_file *f)
 	POD_INT(&meta, &o, "id", f->id);
 	POD_INT(&meta, &o, "pipe", number);
 	POD_INT(&meta, &o, "flags", pod_file_flags(f->file));
-	pod_put_owner(s, &meta, &o, f->file);
+	error = pod_put_owner(s, &meta, &o, f);
 	pod_close_map(&meta, o);
+	if (error) {
+		pod_buf_free(&meta);
+		return error;
+	}
 	pod_frame_to(s, POD_SECTION_FILES, POD_FRAME_PIPE_END, &meta, NULL, 0);
 	return 0;
 }

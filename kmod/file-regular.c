@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Regular files that still have their name, and places that are open (O_PATH). */
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/stat.h>
 #include "compat.h"
 #include "session.h"
@@ -20,6 +21,10 @@ int pod_dump_regular(struct pod_session *s, const struct pod_file *f)
 	if (error)
 		return pod_refuse_file(s, f, "", "it can't be asked (%d)",
 				       error);
+	if (file_inode(file)->i_sb->s_magic == HUGETLBFS_MAGIC)
+		return pod_refuse_file(s, f,
+				       "run the program without huge pages",
+				       "memory from huge pages can't be saved yet");
 	snprintf(what, sizeof(what), "descriptor %u", f->fd);
 	error = pod_path(s, &file->f_path, f->task, what, &name);
 	if (error)
@@ -33,8 +38,12 @@ int pod_dump_regular(struct pod_session *s, const struct pod_file *f)
 	POD_INT(&meta, &o, "mode", stat.mode);
 	POD_S64(&meta, &o, "mtimeNs", pod_ns(&stat.mtime));
 	if (!(file->f_mode & FMODE_PATH))
-		pod_put_owner(s, &meta, &o, file);
+		error = pod_put_owner(s, &meta, &o, f);
 	pod_close_map(&meta, o);
+	if (error) {
+		pod_buf_free(&meta);
+		return error;
+	}
 	pod_frame_to(s, POD_SECTION_FILES, POD_FRAME_REGULAR, &meta, NULL, 0);
 	return 0;
 }

@@ -50,11 +50,11 @@ int pod_refuse_file(struct pod_session *s, const struct pod_file *f,
 			       IS_ERR(path) ? "a file" : path, why);
 }
 
-/* Who gets the signals of a file, when he is in the session. */
-void pod_put_owner(struct pod_session *s, struct pod_buf *b,
-		   struct pod_open *o, struct file *file)
+/* Who gets the signals of a file, who must be in the session. */
+int pod_put_owner(struct pod_session *s, struct pod_buf *b,
+		  struct pod_open *o, const struct pod_file *f)
 {
-	struct fown_struct *owner = pod_owner(file);
+	struct fown_struct *owner = pod_owner(f->file);
 	struct task_struct *t;
 	struct pod_open inner;
 	int type = 1, signal;
@@ -62,7 +62,7 @@ void pod_put_owner(struct pod_session *s, struct pod_buf *b,
 	pid_t number = 0;
 
 	if (!owner)
-		return;
+		return 0;
 	signal = owner->signum;
 	read_lock_irq(&owner->lock);
 	pid = get_pid(owner->pid);
@@ -79,11 +79,12 @@ void pod_put_owner(struct pod_session *s, struct pod_buf *b,
 		rcu_read_unlock();
 		put_pid(pid);
 		if (!number)
-			return;
+			return pod_refuse_file(s, f, "use --engine user",
+					       "its signals go to a process outside the session (F_SETOWN), which would be lost");
 	} else if (signal) {
 		type = 1;
 	} else {
-		return;
+		return 0;
 	}
 	pod_field(b, o, "owner");
 	inner = pod_open(b);
@@ -91,6 +92,15 @@ void pod_put_owner(struct pod_session *s, struct pod_buf *b,
 	POD_INT(b, &inner, "pid", number);
 	POD_INT(b, &inner, "signal", signal);
 	pod_close_map(b, inner);
+	return 0;
+}
+
+/* F_NOTIFY makes whoever asks the owner; nothing else tells of it. */
+bool pod_has_owner(struct file *file)
+{
+	struct fown_struct *owner = pod_owner(file);
+
+	return owner && READ_ONCE(owner->pid);
 }
 
 static bool holds(struct file_lock_context *context, struct file *file,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Generated from lib/stream/kind.ts by scripts/kmod-kinds.mjs. Do not edit. */
+/* Generated from lib/stream/kind.ts by scripts/docs.mjs. Do not edit. */
 #ifndef POD_KINDS_H
 #define POD_KINDS_H
 
@@ -18,6 +18,7 @@
 #define POD_FRAME_SYSV_SEMAPHORES 23
 #define POD_FRAME_SYSV_QUEUE 24
 #define POD_FRAME_SECCOMP 26
+#define POD_FRAME_PLACE 29
 #define POD_FRAME_REGULAR 32
 #define POD_FRAME_DIRECTORY 33
 #define POD_FRAME_DEVICE 34

@@ -131,6 +131,9 @@ static int refuse_area(struct pod_session *s, struct task_struct *t,
 static int check_area(struct pod_session *s, struct task_struct *t,
 		      const struct area *a)
 {
+	if (a->key)
+		return refuse_area(s, t, a, "use --engine user",
+				   "memory with a protection key (pkey_mprotect), which the module does not handle yet");
 	if (a->kind == VDSO || a->kind == VVAR)
 		return 0;
 	if (a->kind == OTHER)
@@ -145,9 +148,6 @@ static int check_area(struct pod_session *s, struct task_struct *t,
 	if (a->flags & __VM_UFFD_FLAGS)
 		return refuse_area(s, t, a, "",
 				   "memory under userfaultfd is not handled");
-	if (a->key)
-		return refuse_area(s, t, a, "",
-				   "memory with a protection key (pkey_mprotect) is not handled");
 #ifdef VM_SHADOW_STACK
 	if (a->flags & VM_SHADOW_STACK)
 		return refuse_area(s, t, a,
@@ -274,6 +274,16 @@ static const struct {
 	{ VM_RAND_READ, "random" },
 };
 
+/* MAP_DROPPABLE: empty at any time, and so after a restart. */
+static bool is_droppable(const struct area *a)
+{
+#ifdef VM_DROPPABLE
+	return a->flags & VM_DROPPABLE;
+#else
+	return false;
+#endif
+}
+
 static void put_sticky(struct pod_buf *b, struct pod_open *o,
 		       const struct area *a)
 {
@@ -283,6 +293,8 @@ static void put_sticky(struct pod_buf *b, struct pod_open *o,
 
 	if (a->kind == VDSO || a->kind == VVAR)
 		return;
+	if (is_droppable(a))
+		POD_BOOL(b, o, "droppable", true);
 	if (a->flags & VM_GROWSDOWN)
 		POD_BOOL(b, o, "growsDown", true);
 	if (a->flags & VM_LOCKED)
@@ -328,7 +340,7 @@ static int note_pages(struct pod_session *s, u32 mm, const struct area *a)
 	struct pod_pages *more;
 	u32 room;
 
-	if ((a->flags & VM_MAYSHARE) || a->kind == VVAR ||
+	if ((a->flags & VM_MAYSHARE) || a->kind == VVAR || is_droppable(a) ||
 	    (a->kind != VDSO && !a->touched))
 		return 0;
 	if (s->area_count == s->area_room) {
@@ -442,8 +454,7 @@ static int put_space(struct pod_session *s, struct pod_process *p,
 	error = pod_put_file(s, &meta, pod_user_path(exe), t, "its executable");
 	fput(exe);
 	POD_INT(&meta, &o, "dumpable", mm->flags & MMF_DUMPABLE_MASK);
-	if (test_bit(MMF_DISABLE_THP, &mm->flags))
-		POD_BOOL(&meta, &o, "thpDisable", true);
+	pod_put_memory_attributes(&meta, &o, mm);
 	if (!error)
 		error = pod_put_vdso(s, &meta, &o, t, vvar, vvar_end);
 	pod_close_map(&meta, o);
@@ -452,6 +463,21 @@ static int put_space(struct pod_session *s, struct pod_process *p,
 		return error;
 	}
 	pod_frame_to(s, POD_SECTION_MM, POD_FRAME_MM, &meta, NULL, 0);
+	return 0;
+}
+
+static int check_space(struct pod_session *s, struct task_struct *t)
+{
+	if (pod_has_tags(t->mm))
+		return pod_refuse_task(s, t, -EOPNOTSUPP,
+				       "run the program without them",
+				       "tagged addresses (LAM) are not handled");
+#ifdef CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS
+	/* Key 0 is everybody's. */
+	if (t->mm->context.pkey_allocation_map & ~1)
+		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
+				       "it has memory protection keys (pkey_alloc), which the module does not handle yet");
+#endif
 	return 0;
 }
 
@@ -469,7 +495,9 @@ int pod_collect_memory(struct pod_session *s, struct pod_process *p)
 	mmget(mm);
 	s->ask.memory += (u64)(get_mm_counter(mm, MM_ANONPAGES) +
 			       get_mm_counter(mm, MM_SWAPENTS)) << PAGE_SHIFT;
-	error = copy_areas(mm, &areas);
+	error = check_space(s, p->leader);
+	if (!error)
+		error = copy_areas(mm, &areas);
 	for (i = 0; i < areas.count && !error; i++)
 		error = check_area(s, p->leader, &areas.at[i]);
 	if (!error)

@@ -3,6 +3,7 @@
 #include <linux/dcache.h>
 #include <linux/err.h>
 #include <linux/fs.h>
+#include <linux/fs_struct.h>
 #include <linux/kernel.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
@@ -24,6 +25,31 @@ static bool is_foreign(struct pod_session *s, const char *path)
 }
 
 /*
+ * Whether a restart will find the same at this name: something may be mounted
+ * over it, or another file may have taken its place. proc makes its inodes
+ * anew whenever it likes, so there only the file system is compared.
+ */
+static int find_again(struct task_struct *t, const struct path *path,
+		      const char *name)
+{
+	struct super_block *super = path->dentry->d_sb;
+	struct path root, found;
+	int error;
+
+	get_fs_root(t->fs, &root);
+	error = vfs_path_lookup(root.dentry, root.mnt, name, 0, &found);
+	path_put(&root);
+	if (error)
+		return error;
+	if (found.dentry->d_sb != super ||
+	    (super->s_magic != PROC_SUPER_MAGIC &&
+	     d_inode(found.dentry) != d_inode(path->dentry)))
+		error = -ESTALE;
+	path_put(&found);
+	return error;
+}
+
+/*
  * The path from the root of the session's mounts; pod_collect_folder() has
  * seen to it that this is the session's root. Valid until the next call.
  */
@@ -31,6 +57,7 @@ int pod_path(struct pod_session *s, const struct path *path,
 	     struct task_struct *t, const char *what, const char **name)
 {
 	char *found = d_path(path, s->page, PAGE_SIZE);
+	int error;
 
 	if (IS_ERR(found))
 		return pod_refuse_task(s, t, PTR_ERR(found), "",
@@ -56,6 +83,17 @@ int pod_path(struct pod_session *s, const struct path *path,
 				       "rename the file or folder (convmv), and let the program open it again",
 				       "the path of %s is not UTF-8, and an image can hold no other",
 				       what);
+	error = find_again(t, path, found);
+	if (error == -ESTALE)
+		return pod_refuse_task(s, t, -EOPNOTSUPP,
+				       "let the program open it again",
+				       "%s (%s) is hidden by a later mount, or another file lies at its path now",
+				       what, found);
+	if (error)
+		return pod_refuse_task(s, t, -EOPNOTSUPP,
+				       "it lies outside the root of the session, or its folder was moved",
+				       "nothing is found at the path of %s (%s) in the session (%d)",
+				       what, found, error);
 	*name = found;
 	return 0;
 }

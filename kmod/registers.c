@@ -18,6 +18,10 @@
 #include <linux/sched/task_stack.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <asm/cpufeature.h>
+#include <asm/fpu/types.h>
+#include <asm/fpu/xstate.h>
+#include <asm/processor.h>
 #include <asm/unistd.h>
 #include "session.h"
 
@@ -113,6 +117,23 @@ static int get_regset(int type, void **bytes)
 	return got;
 }
 
+/* pkru: rights to protection keys, where the processor has them */
+void pod_put_rights(struct pod_stop *stop, struct pod_buf *b,
+		    struct pod_open *o)
+{
+	u32 size, at, ignored, rights;
+
+	if (!boot_cpu_has(X86_FEATURE_OSPKE))
+		return;
+	/* A component of XSAVE; in its standard form each has its place. */
+	cpuid_count(XSTATE_CPUID, XFEATURE_PKRU, &size, &at, &ignored,
+		    &ignored);
+	if (!at || at + sizeof(rights) > stop->extended_len)
+		return;
+	memcpy(&rights, stop->extended + at, sizeof(rights));
+	POD_INT(b, o, "pkru", rights);
+}
+
 /* In the thread itself. */
 int pod_capture(struct pod_stop *stop)
 {
@@ -128,6 +149,7 @@ int pod_capture(struct pod_stop *stop)
 	if ((long)live->orig_ax >= 0 && (long)live->ax == -EINTR &&
 	    ended_by_stop(live->orig_ax))
 		live->ax = -ERESTARTNOHAND;
+	pod_abort_sequence(live);
 	got = get_regset(NT_PRSTATUS, &general);
 	if (got < 0)
 		return got;

@@ -166,6 +166,12 @@ int pod_check_tasks(struct pod_session *s);
 int pod_collect_tree(struct pod_session *s);
 int pod_collect_tasks(struct pod_session *s);
 
+bool pod_is_outside(struct pod_session *s, struct pid *id);
+
+/* refuse.c */
+int pod_check_thread(struct pod_session *s, struct pod_stop *stop);
+int pod_check_first(struct pod_session *s, struct task_struct *t);
+
 /* paths.c */
 int pod_path(struct pod_session *s, const struct path *path,
 	     struct task_struct *t, const char *what, const char **name);
@@ -187,8 +193,13 @@ void pod_drop_pages(struct pod_session *s);
 
 /* registers.c */
 int pod_capture(struct pod_stop *stop);
+void pod_put_rights(struct pod_stop *stop, struct pod_buf *b,
+		    struct pod_open *o);
 void pod_put_registers(struct pod_stop *stop, struct pod_buf *b,
 		       struct pod_open *o);
+
+/* rseq.c */
+void pod_abort_sequence(struct pt_regs *regs);
 
 /* signals.c */
 int pod_collect_handlers(struct pod_session *s, struct pod_process *p);
@@ -202,10 +213,16 @@ int pod_put_timers(struct pod_session *s, struct pod_buf *b,
 /* attributes.c */
 void pod_put_limits(struct pod_buf *b, struct pod_open *o,
 		    struct task_struct *t);
-int pod_put_credentials(struct pod_session *s, struct pod_buf *b,
-			struct pod_open *o, struct task_struct *t);
-int pod_put_scheduling(struct pod_session *s, struct pod_buf *b,
-		       struct pod_open *o, struct task_struct *t);
+void pod_put_credentials(struct pod_buf *b, struct pod_open *o,
+			 struct task_struct *t);
+void pod_put_scheduling(struct pod_buf *b, struct pod_open *o,
+			struct task_struct *t);
+void pod_put_thread_attributes(struct pod_buf *b, struct pod_open *o,
+			       struct task_struct *t);
+void pod_put_processor_states(struct pod_buf *b, struct pod_open *o,
+			      struct task_struct *t);
+void pod_put_memory_attributes(struct pod_buf *b, struct pod_open *o,
+			       struct mm_struct *mm);
 
 /* files.c */
 int pod_collect_files(struct pod_session *s);
@@ -225,8 +242,9 @@ __printf(4, 5)
 int pod_refuse_file(struct pod_session *s, const struct pod_file *f,
 		    const char *hint, const char *format, ...);
 u32 pod_file_flags(const struct file *file);
-void pod_put_owner(struct pod_session *s, struct pod_buf *b,
-		   struct pod_open *o, struct file *file);
+int pod_put_owner(struct pod_session *s, struct pod_buf *b,
+		  struct pod_open *o, const struct pod_file *f);
+bool pod_has_owner(struct file *file);
 int pod_dump_regular(struct pod_session *s, const struct pod_file *f);
 int pod_dump_directory(struct pod_session *s, const struct pod_file *f);
 int pod_dump_device(struct pod_session *s, const struct pod_file *f);

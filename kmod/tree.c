@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which processes are the session, who may dump them, and the tree.
+ * Which processes are the session, who may dump them, and the tree. What of a
+ * task cannot go along is in refuse.c.
  *
  * ptrace_may_access() is not for modules, so its rule is applied here: the
  * same user with at least the same rights, or CAP_SYS_PTRACE over the user
@@ -8,7 +9,6 @@
  * device is root's (README).
  */
 #include <linux/cred.h>
-#include <linux/ipc_namespace.h>
 #include <linux/nsproxy.h>
 #include <linux/pid_namespace.h>
 #include <linux/futex.h>
@@ -17,15 +17,12 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
-#include <linux/sem.h>
 #include <linux/slab.h>
 #include <linux/time_namespace.h>
 #include <linux/timekeeping.h>
 #include <linux/user_namespace.h>
 #include <linux/utsname.h>
 #include <linux/vmalloc.h>
-#include <asm/mmu_context.h>
-#include <asm/processor.h>
 #include "compat.h"
 #include "session.h"
 
@@ -202,133 +199,6 @@ static bool may_dump(struct task_struct *t)
 	return true;
 }
 
-static int own_namespace(struct pod_session *s, struct task_struct *t,
-			 const char *name)
-{
-	return pod_refuse_task(s, t, -EOPNOTSUPP, "",
-			       "it has a %s namespace of its own, which is not handled yet",
-			       name);
-}
-
-static int check_namespaces(struct pod_session *s, struct task_struct *t,
-			    struct task_struct *first)
-{
-	struct nsproxy *its = t->nsproxy, *ours = first->nsproxy;
-	struct user_namespace *user, *common;
-
-	if (task_active_pid_ns(t) != s->ns ||
-	    its->pid_ns_for_children != s->ns)
-		return own_namespace(s, t, "pid");
-	if (its->mnt_ns != ours->mnt_ns)
-		return own_namespace(s, t, "mnt");
-	if (its->ipc_ns != ours->ipc_ns)
-		return own_namespace(s, t, "ipc");
-	if (its->uts_ns != ours->uts_ns)
-		return own_namespace(s, t, "uts");
-	if (its->net_ns != ours->net_ns)
-		return own_namespace(s, t, "net");
-	if (its->cgroup_ns != ours->cgroup_ns)
-		return own_namespace(s, t, "cgroup");
-	if (its->time_ns != ours->time_ns ||
-	    its->time_ns_for_children != its->time_ns)
-		return own_namespace(s, t, "time");
-	rcu_read_lock();
-	user = __task_cred(t)->user_ns;
-	common = __task_cred(first)->user_ns;
-	rcu_read_unlock();
-	if (user != common)
-		return own_namespace(s, t, "user");
-	return 0;
-}
-
-static bool has_tls_entries(struct task_struct *t)
-{
-	int i;
-
-	for (i = 0; i < GDT_ENTRY_TLS_ENTRIES; i++)
-		if (t->thread.tls_array[i].limit0 || t->thread.tls_array[i].p)
-			return true;
-	return false;
-}
-
-static int check_thread(struct pod_session *s, struct pod_stop *stop)
-{
-	struct task_struct *t = stop->task, *leader = t->group_leader;
-	int error;
-
-	if (!may_dump(t))
-		return pod_refuse_task(s, t, -EPERM,
-				       "a session is dumped by its own user or by root",
-				       "no permission to dump it");
-	error = check_namespaces(s, t, list_first_entry(&s->stops,
-							struct pod_stop, link)->task);
-	if (error)
-		return error;
-	if (stop->regs.cs != __USER_CS)
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "",
-				       "it runs 32-bit code, which this engine does not handle");
-	if (t->files != leader->files || t->fs != leader->fs)
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
-				       "one of its threads has a descriptor table or working directory of its own");
-#ifdef CONFIG_SECCOMP
-	if (t->seccomp.mode)
-		return pod_refuse_task(s, t, -EOPNOTSUPP,
-				       "use --engine user as root",
-				       "it has a seccomp filter, which the module does not handle yet");
-#endif
-#ifdef CONFIG_SYSVIPC
-	/* Threads share an empty list from their beginning. */
-	if (t->sysvsem.undo_list && t->nsproxy->ipc_ns->ids[0].in_use)
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
-				       "it may give semaphores back at its end (SEM_UNDO), which the module does not handle yet");
-#endif
-	if (READ_ONCE(t->signal->group_stop_count))
-		return pod_refuse_task(s, t, -EAGAIN, "try again in a moment",
-				       "it is just being stopped by a signal");
-	if (READ_ONCE(t->io_uring))
-		return pod_refuse_task(s, t, -EOPNOTSUPP,
-				       "let the program close its io_uring first",
-				       "it uses io_uring, which can't be saved");
-	if (t->policy == SCHED_DEADLINE)
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "",
-				       "deadline scheduling is not handled yet");
-#ifdef CONFIG_X86_IOPL_IOPERM
-	if (t->thread.io_bitmap || t->thread.iopl_emul)
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "",
-				       "it may use the ports of this computer (ioperm, iopl)");
-#endif
-	if (has_tls_entries(t))
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "",
-				       "it has segments of its own (set_thread_area), which are not handled");
-#ifdef CONFIG_MODIFY_LDT_SYSCALL
-	if (t->mm->context.ldt)
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "",
-				       "it has segments of its own (modify_ldt), which are not handled");
-#endif
-	return 0;
-}
-
-/* System V and POSIX objects that a pod has for itself and nobody may hold. */
-static int check_ipc(struct pod_session *s, struct task_struct *t)
-{
-#ifdef CONFIG_SYSVIPC
-	struct ipc_namespace *ns = t->nsproxy->ipc_ns;
-
-	if (ns == current->nsproxy->ipc_ns)
-		return 0;
-	if (ns->ids[0].in_use || ns->ids[1].in_use || ns->ids[2].in_use)
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
-				       "its pod has System V semaphores, queues or shared memory, which the module does not handle yet");
-#ifdef CONFIG_POSIX_MQUEUE
-	if (ns->mq_queues_count)
-		return pod_refuse_task(s, t, -EOPNOTSUPP,
-				       "remove the queue first",
-				       "its pod has POSIX message queues, which can't be saved");
-#endif
-#endif
-	return 0;
-}
-
 int pod_check_tasks(struct pod_session *s)
 {
 	struct pod_stop *stop;
@@ -352,16 +222,20 @@ int pod_check_tasks(struct pod_session *s)
 		return pod_refuse(s, -ESRCH, "", "%s has no running process",
 				  s->ask.name);
 	list_for_each_entry(stop, &s->stops, link) {
-		error = check_thread(s, stop);
+		if (!may_dump(stop->task))
+			return pod_refuse_task(s, stop->task, -EPERM,
+					       "a session is dumped by its own user or by root",
+					       "no permission to dump it");
+		error = pod_check_thread(s, stop);
 		if (error)
 			return error;
 	}
 	stop = list_first_entry(&s->stops, struct pod_stop, link);
-	return check_ipc(s, stop->task);
+	return pod_check_first(s, stop->task);
 }
 
 /* Whether a group or session belongs to a process that lives outside. */
-static bool is_outside(struct pod_session *s, struct pid *id)
+bool pod_is_outside(struct pod_session *s, struct pid *id)
 {
 	struct task_struct *leader;
 	bool outside;
@@ -379,7 +253,7 @@ static bool is_outside(struct pod_session *s, struct pid *id)
 
 static pid_t number_inside(struct pod_session *s, struct pid *id)
 {
-	return is_outside(s, id) ? 0 : pid_nr_ns(id, s->ns);
+	return pod_is_outside(s, id) ? 0 : pid_nr_ns(id, s->ns);
 }
 
 static void put_tree_entry(struct pod_session *s, struct pod_buf *b,
@@ -584,6 +458,7 @@ static void put_process(struct pod_session *s, struct pod_process *p, int *error
 	POD_INT(&meta, &o, "personality", t->personality);
 	pod_put_pending(&meta, &o, &t->signal->shared_pending, t);
 	*error = pod_put_timers(s, &meta, &o, t);
+	pod_put_processor_states(&meta, &o, t);
 	if (t->signal->is_child_subreaper)
 		POD_BOOL(&meta, &o, "childSubreaper", true);
 	POD_INT(&meta, &o, "oomScoreAdjust", t->signal->oom_score_adj);
@@ -593,22 +468,21 @@ static void put_process(struct pod_session *s, struct pod_process *p, int *error
 	pod_frame_to(s, POD_SECTION_TASKS, POD_FRAME_PROCESS, &meta, NULL, 0);
 }
 
-static int put_thread(struct pod_session *s, struct pod_process *p,
-		      struct pod_stop *stop)
+static void put_thread(struct pod_session *s, struct pod_process *p,
+		       struct pod_stop *stop)
 {
 	struct task_struct *t = stop->task;
 	struct pod_buf meta = {};
 	struct pod_open o = pod_open(&meta), inner;
-	int error;
 
 	POD_INT(&meta, &o, "pid", p->pid);
 	POD_INT(&meta, &o, "tid", pid_nr_ns(task_pid(t), s->ns));
 	POD_STR(&meta, &o, "comm", t->comm);
 	pod_put_registers(stop, &meta, &o);
 	pod_put_signals(&meta, &o, t);
-	error = pod_put_credentials(s, &meta, &o, t);
-	if (!error)
-		error = pod_put_scheduling(s, &meta, &o, t);
+	pod_put_credentials(&meta, &o, t);
+	pod_put_scheduling(&meta, &o, t);
+	pod_put_thread_attributes(&meta, &o, t);
 	if (t->robust_list) {
 		pod_field(&meta, &o, "robustList");
 		inner = pod_open(&meta);
@@ -635,10 +509,10 @@ static int put_thread(struct pod_session *s, struct pod_process *p,
 #endif
 	if (t->pdeath_signal)
 		POD_INT(&meta, &o, "parentDeathSignal", t->pdeath_signal);
+	pod_put_rights(stop, &meta, &o);
 	pod_close_map(&meta, o);
 	pod_frame_to(s, POD_SECTION_TASKS, POD_FRAME_THREAD, &meta,
 		     stop->extended, stop->extended_len);
-	return error;
 }
 
 int pod_collect_tasks(struct pod_session *s)
@@ -655,14 +529,11 @@ int pod_collect_tasks(struct pod_session *s)
 		put_process(s, p, &error);
 		if (error)
 			break;
-		error = put_thread(s, p, pod_stop_of(s, p->leader));
-		list_for_each_entry(stop, &s->stops, link) {
-			if (error)
-				break;
+		put_thread(s, p, pod_stop_of(s, p->leader));
+		list_for_each_entry(stop, &s->stops, link)
 			if (stop->task != p->leader &&
 			    stop->task->group_leader == p->leader)
-				error = put_thread(s, p, stop);
-		}
+				put_thread(s, p, stop);
 	}
 	return error;
 }

@@ -1,7 +1,7 @@
 /** A session by name or pid, dumped, and then let go on, ended, or ended only when its image is stored. */
 import { existsSync } from 'node:fs';
 import type { ConnectionFate, DumpTarget, Engine, Explanation, StoppedSession } from '../engine/engine.ts';
-import { deviceIsThere, kmodEngine } from '../engine/kmod/index.ts';
+import { kmodEngine } from '../engine/kmod/index.ts';
 import { userEngine } from '../engine/user/index.ts';
 import { killPod } from '../pod/kill.ts';
 import { innerPid } from '../pod/proc.ts';
@@ -63,7 +63,10 @@ function limitsOf({ memory, ...others }: NonNullable<PodEntry['limits']>): NonNu
 }
 
 /** What stands against a dump of it, all of it; the session goes on. */
-export const explainSession = ({ target }: FoundSession): Explanation => userEngine.explain(target);
+export const explainSession = (
+  { target }: FoundSession,
+  engine: Engine['name'] = defaultEngine,
+): Explanation => engines[engine].explain(target);
 
 export interface DumpSessionOptions {
   producer: string;
@@ -76,46 +79,38 @@ export interface DumpSessionOptions {
   receipt?: WaitOptions;
   onReady?: (memoryBytes: number) => void;
   onLoss?: (sentence: string) => void;
-  /** Default: the module's, when it is loaded and handles all that the session holds. */
+  /** Default: user. The module's does not handle as much yet. */
   engine?: Engine['name'] | undefined;
   /** The sink only writes to this descriptor; `add` is told the bytes that an engine has written there itself. */
   direct?: { descriptor: number; add(bytes: number): void };
 }
 
 const engines: Record<Engine['name'], Engine> = { user: userEngine, kmod: kmodEngine };
+const defaultEngine = 'user';
 
-/** The module refuses before its first byte, so that the other engine can still be asked. */
 function dumpByEngine(found: FoundSession, options: DumpSessionOptions, sink: Sink): StoppedSession {
   const { producer, tcp, withFiles, onReady, direct } = options;
   let told = 0;
-  const dump = (name: Engine['name']) =>
-    engines[name].dump(
-      found.target,
-      {
-        producer,
-        ...(tcp ? { tcp } : {}),
-        ...(withFiles ? { withFiles } : {}),
-        onReady: (totals) => onReady?.(totals.memoryBytes),
-        ...(direct && name === 'kmod'
-          ? {
-              descriptor: direct.descriptor,
-              onProgress: (bytes: number) => {
-                direct.add(bytes - told);
-                told = bytes;
-              },
-            }
-          : {}),
-      },
-      sink,
-    );
-  if (options.engine !== undefined) return dump(options.engine);
-  if (!deviceIsThere()) return dump('user');
-  try {
-    return dump('kmod');
-  } catch (cause) {
-    if (!(cause instanceof PodError) || cause.failure !== 'cannot-checkpoint') throw cause;
-    return dump('user');
-  }
+  const name = options.engine ?? defaultEngine;
+  return engines[name].dump(
+    found.target,
+    {
+      producer,
+      ...(tcp ? { tcp } : {}),
+      ...(withFiles ? { withFiles } : {}),
+      onReady: (totals) => onReady?.(totals.memoryBytes),
+      ...(direct && name === 'kmod'
+        ? {
+            descriptor: direct.descriptor,
+            onProgress: (bytes: number) => {
+              direct.add(bytes - told);
+              told = bytes;
+            },
+          }
+        : {}),
+    },
+    sink,
+  );
 }
 
 /** Dump a session into `sink`, which is ended, and decide its fate. On any failure the session goes on. */

@@ -1,5 +1,5 @@
 /** /dev/pod: its requests, as kmod/pod_ioctl.h has them. What each means and how it fails: docs/kmod.md. */
-import { accessSync, closeSync, constants, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import type { DumpTarget } from '../engine.ts';
 
@@ -31,16 +31,6 @@ const featuresLength = 8191;
 
 const kind = { tree: 2, namespace: 3 };
 const flag = { rooted: 1, confined: 2, netHost: 4, limited: 16 };
-
-/** Whether the module is loaded and lets this user in. */
-export function deviceIsThere(): boolean {
-  try {
-    accessSync(path, constants.R_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 export interface Request {
   target: DumpTarget;

@@ -4,36 +4,23 @@ import { fstatSync } from 'node:fs';
 import { exitCodes, type Failure, PodError, UpstreamError } from '../../stream/error.ts';
 import type { Sink } from '../../stream/sink.ts';
 import { StreamParser } from '../../stream/stream-parser.ts';
-import type { DumpOptions, DumpTarget, Engine, StoppedSession } from '../engine.ts';
-import { refuseChangedMounts } from '../user/changed-mounts.ts';
+import type { DumpOptions, DumpTarget, Engine, Explanation, StoppedSession } from '../engine.ts';
 import { cpuFlags } from '../user/preflight.ts';
 import { Device } from './device.ts';
+import { refuseTarget, refuseUnseen } from './unseen.ts';
 
 const piece = 1 << 20;
 
-export const kmodEngine: Engine = { name: 'kmod', dump };
+export const kmodEngine: Engine = { name: 'kmod', dump, explain };
 
 function dump(target: DumpTarget, options: DumpOptions, sink: Sink): StoppedSession {
-  if (target.rooted)
-    throw new PodError(
-      'cannot-checkpoint',
-      `${target.name} has a root directory of its own, which the module does not handle yet`,
-      'use --engine user',
-    );
-  if (target.net !== undefined && target.net !== 'host')
-    throw new PodError(
-      'cannot-checkpoint',
-      `${target.name} has a network of its own, which the module does not handle yet`,
-      'use --engine user',
-    );
-  if (target.init === undefined && target.roots.length !== 1)
-    throw new PodError('cannot-checkpoint', 'the module dumps one tree at a time', 'use --engine user');
+  refuseTarget(target, options);
   const device = openDevice();
   try {
     const imageId = randomBytes(16).toString('hex');
     const { memory, processes, threads } = start(device, target, options.producer, imageId);
     // It stands, and nothing is written yet.
-    if (target.mounts) refuseChangedMounts(target.roots[0]!, target.mounts.before, target.mounts.root);
+    refuseUnseen(target);
     options.onReady?.({ memoryBytes: memory, processes, threads });
     const { descriptor } = options;
     if (descriptor !== undefined && fstatSync(descriptor).isFIFO()) spliceAll(device, descriptor, options);
@@ -51,6 +38,23 @@ function dump(target: DumpTarget, options: DumpOptions, sink: Sink): StoppedSess
   } catch (cause) {
     device.close();
     throw cause;
+  }
+}
+
+/** The module stops at the first thing that it does not handle: no more than that is told. */
+function explain(target: DumpTarget): Explanation {
+  let device: Device | undefined;
+  try {
+    refuseTarget(target, {});
+    device = openDevice();
+    start(device, target, 'podstream', randomBytes(16).toString('hex'));
+    refuseUnseen(target);
+    return { obstacles: [], losses: [] };
+  } catch (cause) {
+    if (!(cause instanceof PodError) || cause.failure !== 'cannot-checkpoint') throw cause;
+    return { obstacles: [{ message: cause.message, hint: cause.hint ?? null }], losses: [] };
+  } finally {
+    device?.close();
   }
 }
 

@@ -1,2 +1,1 @@
-export { deviceIsThere } from './device.ts';
 export { kmodEngine } from './dump.ts';
