@@ -21,7 +21,8 @@ function blkid(...args: string[]): string | undefined {
   }
 }
 
-function linked(): string[] {
+/** UUIDs of the file systems that udev knows of; none without udev. */
+export function linkedFileSystems(): string[] {
   try {
     return readdirSync(links);
   } catch {
@@ -31,7 +32,7 @@ function linked(): string[] {
 
 /** The block device of the file system; undefined when it is not here. */
 export function deviceOf(uuid: string): string | undefined {
-  return linked().includes(uuid) ? join(links, uuid) : blkid('-U', uuid);
+  return linkedFileSystems().includes(uuid) ? join(links, uuid) : blkid('-U', uuid);
 }
 
 /** `major:minor` as /proc/PID/mountinfo writes it: gnu_dev_major(3). */
@@ -58,8 +59,9 @@ export function fileSystemOf(folder: string): { uuid: string; at: string } | und
   const mount = mountOf(dev);
   if (mount === undefined) return undefined;
   const uuid =
-    linked().find((name) => statSync(join(links, name), { throwIfNoEntry: false })?.rdev === dev) ??
-    blkid('-o', 'value', '-s', 'UUID', sourceOf(mount.where));
+    linkedFileSystems().find(
+      (name) => statSync(join(links, name), { throwIfNoEntry: false })?.rdev === dev,
+    ) ?? blkid('-o', 'value', '-s', 'UUID', sourceOf(mount.where));
   return uuid === undefined ? undefined : { uuid, at: mount.where };
 }
 

@@ -4,7 +4,16 @@
  * alone, and is said.
  */
 import { execFile, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, readdirSync, rmdirSync, watch } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmdirSync,
+  rmSync,
+  watch,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -12,7 +21,7 @@ import { packageRoot } from '../../native/package-root.ts';
 import { tryLock } from '../runtime/lock.ts';
 import { PodError } from '../stream/error.ts';
 import { type AllowedSession, readAllowed } from './allowed-drives.ts';
-import { deviceOf, mountedAt } from './file-systems.ts';
+import { deviceOf, linkedFileSystems, mountedAt } from './file-systems.ts';
 
 /** Where udev/90-podstream.rules leaves its files. */
 export const usualFolder = '/run/podstream-plugged';
@@ -47,10 +56,10 @@ export class DriveWatch {
   /** Watch until the signal comes; sessions that were resumed go on. */
   async watch(signal: AbortSignal): Promise<void> {
     const { folder } = this.#options;
-    // udev's rule writes there only when it exists: it is nobody's else.
-    mkdirSync(folder, { recursive: true, mode: 0o755 });
+    makeFolder(folder);
     const lock = openSync(isRoot ? folder : `${this.#options.list}.lock`, isRoot ? 'r' : 'a', 0o600);
     if (!tryLock(lock, 'exclusive')) throw new PodError('other', 'another pod-drive watches already');
+    if (isRoot) noteThoseHere(folder);
     const events = watch(folder, { signal }, () => this.#look());
     events.on('error', () => undefined);
     this.#look();
@@ -119,6 +128,31 @@ export class DriveWatch {
     } catch {
       // Somebody has put something there: it stays.
     }
+  }
+}
+
+/** udev's rule writes there only when it exists. */
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o755 });
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EACCES') throw cause;
+    throw new PodError(
+      'other',
+      `there is no ${folder}, in which udev says what is plugged in`,
+      'root must make it after each boot, say by tmpfiles.d(5), and install udev/90-podstream.rules',
+    );
+  }
+}
+
+/** Drives that were here before the folder was: the rule has said nothing of them. */
+function noteThoseHere(folder: string): void {
+  for (const uuid of linkedFileSystems()) {
+    const path = join(folder, uuid);
+    if (existsSync(path)) continue;
+    writeFileSync(path, '');
+    // It has gone meanwhile, and the rule's removal may have come before: udev takes the link away first.
+    if (!linkedFileSystems().includes(uuid)) rmSync(path, { force: true });
   }
 }
 

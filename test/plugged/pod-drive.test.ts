@@ -123,6 +123,13 @@ t.test('a session goes on when its drive comes', { skip }, async (t) => {
     await waitFor(`it has looked: ${said}`, () => /ffff-ffff: .* is no list of allowed sessions/.test(said));
     t.notOk(existsSync(join(mounts, uuid)));
   });
+  await t.test('a user has nobody who says what is plugged in', async (t) => {
+    const { status, stderr } = makeHouse(t, 'nobody').run('pod-drive', [
+      ...['watch', '--list', '/tmp/none.json', '--folder', join(house.folder, 'nobodys')],
+    ]);
+    t.not(status, 0);
+    t.match(stderr, /there is no .*nobodys, .*\n.*hint: root must make it/);
+  });
   daemon.kill('SIGTERM');
   await waitFor('it ends', () => daemon.exitCode === 0);
 });
