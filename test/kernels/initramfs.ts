@@ -28,7 +28,7 @@ export const eventLine = '/dev/ttyS1';
 const octal = (byte: number) => `\\${byte.toString(8).padStart(3, '0')}`;
 
 /** First process of the guest, on the initramfs. The checkout may lie in one of the folders that it makes its own. */
-const init = (checkout: string) => `#!/bin/busybox sh
+const init = (checkout: string, writesTo: string | undefined) => `#!/bin/busybox sh
 export PATH=/bin
 busybox mkdir -p /proc /sys /dev /lower /rw /newroot
 busybox mount -t proc proc /proc
@@ -36,15 +36,20 @@ busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
 for module in /modules/*; do busybox insmod "$module" || echo "init: cannot load $module"; done
 busybox mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose host /lower || exec busybox poweroff -f
-busybox mount -t tmpfs -o size=75% rw /rw
+busybox mount ${writesTo ? `-t ext4 ${writesTo}` : '-t tmpfs -o size=75% rw'} /rw || exec busybox poweroff -f
 busybox mkdir /rw/upper /rw/work
 busybox mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /newroot || exec busybox poweroff -f
 for name in proc sys dev; do busybox mount --move /$name /newroot/$name; done
 busybox mkdir /rw/checkout
 busybox mount --bind '/newroot${checkout}' /rw/checkout
-for name in tmp run var/tmp dev/shm; do
+for name in run dev/shm ${writesTo ? '' : 'tmp var/tmp'}; do
   busybox mkdir -p /newroot/$name
   busybox mount -t tmpfs -o mode=1777 tmpfs /newroot/$name
+done
+for name in ${writesTo ? 'tmp var/tmp' : ''}; do
+  busybox mkdir -p /rw/own/$name /newroot/$name
+  busybox chmod 1777 /rw/own/$name
+  busybox mount --bind /rw/own/$name /newroot/$name
 done
 busybox mkdir -p '/newroot${checkout}'
 busybox mount --bind /rw/checkout '/newroot${checkout}'
@@ -87,13 +92,15 @@ export interface Start {
   kernel: Kernel;
   /** More modules, by name. */
   modules?: readonly string[];
+  /** A disk, /dev/vda say, on which all lies that the machine writes, /run and /dev/shm apart; default: in memory. */
+  writesTo?: string;
   /** What runs in the guest, as words. */
   program: readonly string[];
   /** What the program is to do: JSON. */
   job: unknown;
 }
 
-export function makeInitramfs({ kernel, modules = [], program, job }: Start): Buffer {
+export function makeInitramfs({ kernel, modules = [], writesTo, program, job }: Start): Buffer {
   const file = (path: string, bytes: Buffer | string): Entry => ({
     path,
     mode: 0o100755,
@@ -101,7 +108,7 @@ export function makeInitramfs({ kernel, modules = [], program, job }: Start): Bu
   });
   return writeCpio([
     ...['bin', 'modules'].map((path) => ({ path, mode: 0o040755 })),
-    file('init', init(packageRoot().replaceAll("'", `'\\''`))),
+    file('init', init(packageRoot().replaceAll("'", `'\\''`), writesTo)),
     file('first.sh', first(program)),
     file('job.json', JSON.stringify(job)),
     file('bin/busybox', readFileSync(findBusybox())),

@@ -21,6 +21,8 @@ export interface MachineOptions extends Start {
   memory?: number;
   /** More words for the kernel's command line. */
   kernelOptions?: readonly string[];
+  /** Unix socket on which QEMU takes commands (QMP). There is a USB port then: drives can be plugged in. */
+  control?: string;
   /** /dev/vda, /dev/vdb, … in this order. */
   disks?: readonly Disk[];
   /** Where the initramfs and the console's text go. */
@@ -56,7 +58,16 @@ const commandLine = [
 ].join(' ');
 
 export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
-  const { folder, name, kernel, disks = [], cpu = 'qemu64', memory = 1536, kernelOptions = [] } = options;
+  const {
+    folder,
+    name,
+    kernel,
+    disks = [],
+    cpu = 'qemu64',
+    memory = 1536,
+    kernelOptions = [],
+    control,
+  } = options;
   const initramfs = join(folder, `${name}.cpio`);
   writeFileSync(initramfs, makeInitramfs(options));
   const consoleFile = join(folder, `${name}.console`);
@@ -74,6 +85,7 @@ export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
       ...['-device', `isa-debug-exit,iobase=${exitPort},iosize=1`],
       ...['-fsdev', 'local,id=host,path=/,security_model=none,readonly=on,multidevs=remap'],
       ...['-device', 'virtio-9p-pci,fsdev=host,mount_tag=host'],
+      ...(control ? ['-device', 'qemu-xhci,id=usb', '-qmp', `unix:${control},server=on,wait=off`] : []),
       ...disks.flatMap((disk) => [
         '-drive',
         `file=${disk.path},format=raw,if=virtio,cache=unsafe,snapshot=${disk.forget ? 'on' : 'off'}`,
