@@ -30,7 +30,7 @@ const daemonSays = () => readFileSync(log, 'utf8');
 
 export async function home(travel: Travel): Promise<void> {
   const { label, name, checks } = travel;
-  sh(`install -m 644 ${packageRoot()}/udev/90-podstream.rules /etc/udev/rules.d/`);
+  sh(`install -m 644 '${packageRoot()}'/udev/90-podstream.rules /etc/udev/rules.d/`);
   sh(`${findUdevd()} --daemon && udevadm trigger --action=add && udevadm settle`);
 
   // Once: this session, from this stick, with this key. Until then a stick is nothing to pod-drive.
@@ -45,9 +45,9 @@ export async function home(travel: Travel): Promise<void> {
     () => plugged().includes(uuid),
     () => `${plugged()} ${daemonSays()}`,
   );
-  const unallowed = !existsSync(join('/media/podstream', uuid)) && daemonSays() === '';
   sh(`mkdir -p ${stick} && mount ${link} ${stick}`);
   sh(`age-keygen -o /root/key 2>/dev/null && age-keygen -y /root/key > ${stick}/key.pub`);
+  const unallowed = !existsSync(join('/media/podstream', uuid)) && daemonSays() === '';
   sh(`pod-drive allow ${stick}/${name} -i /root/key --root ${stick}/root`);
   say(sh('pod-drive list').trimEnd());
   sh(`umount ${stick}`);
@@ -57,11 +57,12 @@ export async function home(travel: Travel): Promise<void> {
 
   // From here on nobody types anything.
   const told = await waitFor(
-    'the session goes on',
-    () => /: it goes on\n/.test(daemonSays()) && daemonSays(),
+    'pod-drive resumes the session',
+    () => daemonSays().includes(`pod-drive: ${name}: `) && daemonSays(),
     daemonSays,
   );
   say(told.trimEnd());
+  if (!told.includes(`${name}: it goes on`)) throw new Error(told);
   const place = join('/media/podstream', uuid);
   const root = join(place, 'root');
   const first = await lookAt(name, root, () => true);
