@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { printWarning, runSpec } from '../lib/cli/main.ts';
+import { optimizeLate } from '../lib/cli/optimize-late.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { print } from '../lib/cli/print.ts';
 import { Progress, progressSink } from '../lib/cli/progress.ts';
@@ -110,6 +111,7 @@ and what to do, and so is everything that would be lost. The exit status is 0 wh
     if (args.explain && (suspend || then))
       throw usageError(name, '--explain leaves the session as it is: it goes without --suspend and --then');
     if (args.json && !args.explain) throw usageError(name, '--json is for --explain');
+    optimizeLate();
     if (args.explain) {
       const explanation = explainSession(findSession(pod!), engine as 'user' | 'kmod' | undefined);
       const json = () => JSON.stringify({ pod, ...explanation }, undefined, 2);

@@ -2,6 +2,7 @@ import { closeSync, openSync } from 'node:fs';
 import { isatty } from 'node:tty';
 import { builtIn } from '../filters/built-in/index.ts';
 import { printWarning, runSpec } from '../lib/cli/main.ts';
+import { optimizeLate } from '../lib/cli/optimize-late.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { print } from '../lib/cli/print.ts';
 import { Progress } from '../lib/cli/progress.ts';
@@ -69,6 +70,7 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
   async (args) => {
     if (args.detach && args.attach) throw usageError(name, '--detach and --attach exclude each other');
     refuseTerminalInput();
+    optimizeLate();
     widenPipe(0);
     const progress = new Progress(name, { fd: args['progress-fd'] });
     const source = descriptorSource(0);

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { isatty } from 'node:tty';
 import { builtIn } from '../filters/built-in/index.ts';
 import { printWarning, runSpec } from '../lib/cli/main.ts';
+import { optimizeLate } from '../lib/cli/optimize-late.ts';
 import { usageError } from '../lib/cli/parse.ts';
 import { Progress, progressSink } from '../lib/cli/progress.ts';
 import { packageVersion } from '../lib/cli/version.ts';
@@ -102,6 +103,7 @@ stand behind --, as for pod-filter.`,
     ],
   },
   async (args) => {
+    optimizeLate();
     const [verb, ...given] = args.positionals;
     const warn = (message: string, hint?: string) => printWarning(name, message, hint);
     if (verb === 'suspend') {

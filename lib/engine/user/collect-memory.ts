@@ -29,7 +29,7 @@ import {
   reachesEnd,
   readableLength,
 } from './page-source.ts';
-import { describeProcess, type MappedArea, readAreas, readStat, statField } from './proc.ts';
+import { describeProcess, type MappedArea, readAreas, statField } from './proc.ts';
 import type { Asking, Remote } from './remote.ts';
 import type { SessionView } from './session-view.ts';
 import { digestVdso, listFunctions } from './vdso.ts';
@@ -66,6 +66,8 @@ export interface AskedMemory {
   attributes: MemoryAttributes;
   /** Protection keys that are handed out, bit n = key n. */
   keys: number;
+  /** Of /proc/PID/stat. */
+  fields: readonly string[];
 }
 
 const areasAFrame = 192;
@@ -468,8 +470,7 @@ function addressSpace(
   areas: readonly MappedArea[],
   exe: Pick<Records['mm'], 'exe' | 'exeShm'>,
 ): Records['mm'] {
-  const { fields } = readStat(pid);
-  const at = (number: number) => BigInt(statField(fields, number));
+  const at = (number: number) => BigInt(statField(asked.fields, number));
   const vdso = areas.find((area) => area.path === '[vdso]');
   const vvars = areas.filter((area) => area.path.startsWith('[vvar'));
   const executeOnlyKey = findExecuteOnlyKey(areas, asked.keys, pid);
@@ -521,12 +522,13 @@ function describeVdso(pid: number, { start, end }: MappedArea) {
 }
 
 /** Ask a process about its address space. */
-export function* askMemory(remote: Remote, pid: number): Asking<AskedMemory> {
+export function* askMemory(remote: Remote, pid: number, fields: readonly string[]): Asking<AskedMemory> {
   const [brk, dumpable, ...keys] = yield [[SYS.brk, 0], [SYS.prctl, PR.getDumpable], ...keyCalls()];
   return {
     brk: brk!,
     dumpable: Number(dumpable),
     keys: parseKeys(keys),
+    fields,
     attributes: yield* askMemoryAttributes(remote, pid),
   };
 }

@@ -51,8 +51,8 @@ export function* askThread(remote: Remote, process: SessionProcess, thread: Sess
   return {
     thread: own,
     process: {
-      memory: yield* askMemory(remote, process.pid),
-      handlers: yield* askHandlers(remote, thread.status),
+      memory: yield* askMemory(remote, process.pid, own.fields),
+      handlers: yield* askHandlers(remote, own.status),
       process: {
         ...(yield* askTimers(remote, process)),
         ...(yield* askSubreaper(remote)),
@@ -182,6 +182,7 @@ export interface AskedThread {
   attributes: ThreadAttributes;
   /** Of /proc, when all of the session was stopped: another thread may have given this one its filters (TSYNC). */
   status: Status;
+  comm: string;
   fields: readonly string[];
 }
 
@@ -193,7 +194,7 @@ function* askOwn(
   { tid: host, state }: SessionThread,
 ): Asking<AskedThread> {
   const status = readStatus(process.pid, host);
-  const { fields } = readStat(process.pid, host);
+  const { comm, fields } = readStat(process.pid, host);
   remote.reset();
   const stack = remote.reserve(24);
   const tid = remote.reserve(8);
@@ -224,6 +225,7 @@ function* askOwn(
     attributes: yield* askThreadAttributes(remote, status, Number(statField(fields, 9))),
     rseq: yield* askRseq(host, state.registers, remote),
     status,
+    comm,
     fields,
   };
 }
@@ -311,14 +313,18 @@ function zombieStatus(view: SessionView, process: SessionProcess, shown: number)
   return value | (code === CLD_DUMPED ? 0x80 : 0);
 }
 
-/** A line of the tree. `outside`: whether a group or session id belongs to a process that is not of the session. */
+/**
+ * A line of the tree. `outside`: whether a group or session id belongs to a process that is not of the session; `asked`:
+ * what its first thread has told.
+ */
 export function treeEntry(
   view: SessionView,
   process: SessionProcess,
   outside: (id: number) => boolean,
+  asked: Pick<AskedThread, 'comm' | 'status' | 'fields'> | undefined,
 ): Records['tree']['processes'][number] {
-  const { comm, fields } = readStat(process.pid);
-  const status = readStatus(process.pid);
+  const { comm, fields } = asked ?? readStat(process.pid);
+  const status = asked?.status ?? readStatus(process.pid);
   const keep = (id: number) => (outside(id) ? 0 : id);
   const stopSignal = process.threads[0]?.stopSignal ?? 0;
   return {

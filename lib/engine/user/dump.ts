@@ -416,7 +416,10 @@ function collect(
   for (const { process } of spaces) memory.probe(process.pid, view);
   const names = view.within(view.alive[0]!.pid, askNames);
   const clocks = view.within(view.alive[0]!.pid, askClocks);
-  const tree = view.processes.map((process) => treeEntry(view, process, outsideOf(target, view)));
+  const outside = outsideOf(target, view);
+  const tree = view.processes.map((process) =>
+    treeEntry(view, process, outside, answers.get(process.threads[0]!)?.thread),
+  );
   // From here on the session is asked nothing more; the areas are those without our scratch.
   view.finish();
   const inPlace = forkedInPlace(tree);
@@ -451,7 +454,7 @@ function outsideOf(target: DumpTarget, view: SessionView): (id: number) => boole
   return (id) => id === 0 || (!inside.has(id) && existsSync(`/proc/${id}`));
 }
 
-const namespaces = ['mnt', 'ipc', 'uts', 'net', 'user', 'pid', 'cgroup', 'time'] as const;
+const namespaces = ['pid', 'time', 'mnt', 'ipc', 'uts', 'net', 'user', 'cgroup'] as const;
 /** Where the children of a task will live: unshare(2) changes only that. */
 const forChildren = ['pid', 'time'] as const;
 
@@ -460,12 +463,15 @@ function refuseMixedNamespaces(view: SessionView, init: number | undefined, obst
   const [first] = view.alive;
   if (!first) return;
   const tasks = view.alive.flatMap((process) => process.threads.map(({ tid }) => ({ tid, process })));
-  for (const { tid, process } of tasks) obstacles.past(() => refuseNamespaceForChildren(tid, process));
   for (const name of namespaces) {
     if (!existsSync(`/proc/${first.pid}/ns/${name}`)) continue;
     const expected = readlinkSync(`/proc/${init ?? first.pid}/ns/${name}`);
+    const handedOn = (forChildren as readonly string[]).includes(name);
     for (const { tid, process } of tasks) {
-      if (readlinkSync(`/proc/${tid}/ns/${name}`) === expected) continue;
+      const path = `/proc/${tid}/ns/${name}`;
+      const own = readlinkSync(path);
+      if (handedOn) obstacles.past(() => refuseNamespaceForChildren(tid, process, name, own));
+      if (own === expected) continue;
       const thread = tid === process.pid ? '' : `thread ${tid} of `;
       obstacles.past(() => {
         throw new PodError(
@@ -478,22 +484,18 @@ function refuseMixedNamespaces(view: SessionView, init: number | undefined, obst
 }
 
 /** A namespace that nobody has entered yet has no name. */
-function refuseNamespaceForChildren(tid: number, process: SessionProcess): void {
-  for (const name of forChildren) {
-    const path = `/proc/${tid}/ns/${name}`;
-    if (!existsSync(path)) continue;
-    let children = '';
-    try {
-      children = readlinkSync(`${path}_for_children`);
-    } catch (cause) {
-      if (!isGone(cause)) throw cause;
-    }
-    if (children === readlinkSync(path)) continue;
-    throw new PodError(
-      'cannot-checkpoint',
-      `${describeProcess(process.pid)}, thread ${tid}: its children will have a ${name} namespace of their own (unshare), which is not handled`,
-    );
+function refuseNamespaceForChildren(tid: number, process: SessionProcess, name: string, own: string): void {
+  let children = '';
+  try {
+    children = readlinkSync(`/proc/${tid}/ns/${name}_for_children`);
+  } catch (cause) {
+    if (!isGone(cause)) throw cause;
   }
+  if (children === own) return;
+  throw new PodError(
+    'cannot-checkpoint',
+    `${describeProcess(process.pid)}, thread ${tid}: its children will have a ${name} namespace of their own (unshare), which is not handled`,
+  );
 }
 
 function write(

@@ -133,9 +133,9 @@ export class Freezer {
         if (found.grown) news = true;
         processes.set(pid, found.process);
         if (found.process.zombie) continue;
-        const children = this.#children(pid);
+        const children = this.#children(found.process);
         // They come to their stops while we are with others.
-        for (const child of children) this.#callProcess(child);
+        for (const child of children) this.#call(child, child);
         queue.push(...children);
       }
     }
@@ -145,9 +145,12 @@ export class Freezer {
     return [...processes.values()];
   }
 
-  #children(pid: number): number[] {
+  #children({ pid, threads }: FrozenProcess): number[] {
     try {
-      return listChildren(pid);
+      return listChildren(
+        pid,
+        threads.map(({ tid }) => tid),
+      );
     } catch (cause) {
       if (isGone(cause)) return [];
       throw cause;
@@ -161,9 +164,8 @@ export class Freezer {
   ): { process: FrozenProcess; grown: boolean } | number | typeof gone {
     try {
       const { fields } = readStat(pid);
-      const status = readStatus(pid);
       const state = fields[0];
-      const tids = listThreads(pid);
+      const tids = Number(statField(fields, 20)) === 1 ? [pid] : listThreads(pid);
       if ((state === 'Z' || state === 'X') && tids.length > 1) {
         throw new PodError(
           'cannot-checkpoint',
@@ -172,12 +174,15 @@ export class Freezer {
       }
       const process: FrozenProcess = {
         pid,
-        innerPid: inner(status, 'NSpid'),
+        innerPid: 0,
         parent: Number(statField(fields, 4)),
         zombie: state === 'Z' || state === 'X',
         threads: [],
       };
-      if (process.zombie) return { process, grown: known === undefined };
+      if (process.zombie) {
+        process.innerPid = inner(readStatus(pid), 'NSpid');
+        return { process, grown: known === undefined };
+      }
       let grown = known === undefined;
       for (const tid of tids) this.#call(pid, tid);
       for (const tid of tids) {
@@ -203,18 +208,11 @@ export class Freezer {
       }
       if (process.threads.length === 0) return gone;
       process.threads.sort((a, b) => Number(b.tid === pid) - Number(a.tid === pid));
+      process.innerPid = process.threads[0]!.innerTid;
       return { process, grown };
     } catch (cause) {
       if (isGone(cause)) return gone;
       throw cause;
-    }
-  }
-
-  #callProcess(pid: number): void {
-    try {
-      for (const tid of listThreads(pid)) this.#call(pid, tid);
-    } catch (cause) {
-      if (!isGone(cause)) throw cause;
     }
   }
 

@@ -68,7 +68,8 @@ export function findPages(source: PageSource, pagemaps: Pagemaps): BigUint64Arra
   const { pid, fd, start, end, ranges } = source;
   if (ranges !== undefined) return ranges;
   if (fd !== undefined) return BigUint64Array.from(dataRanges(fd, start, end) ?? [start, end]);
-  if (source.wanted === 'all') return sharedRanges(pid!, start, end) ?? BigUint64Array.of(start, end);
+  if (source.wanted === 'all')
+    return ('shm' in source.key && sharedRanges(pid!, start, end)) || BigUint64Array.of(start, end);
   return pagemaps.scan(pid!, start, end, source.wanted === 'own');
 }
 

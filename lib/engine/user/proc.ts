@@ -4,28 +4,24 @@ import { type ProcessStat, readProcessStat } from '../../runtime/process-stat.ts
 
 export { statField } from '../../runtime/process-stat.ts';
 
-/** /proc/PID/status (or task/TID/status) as key → words. */
-export type Status = Map<string, string[]>;
+/** /proc/PID/status (or task/TID/status), key → words; of its sixty lines few are ever asked for. */
+export class Status {
+  readonly #text: string;
 
-export function readStatus(pid: number, tid = pid): Status {
-  return readKeyed(`/proc/${pid}/task/${tid}/status`);
+  constructor(text: string) {
+    this.#text = `\n${text}`;
+  }
+
+  get(key: string): string[] | undefined {
+    const at = this.#text.indexOf(`\n${key}:`);
+    if (at < 0) return undefined;
+    const from = at + key.length + 2;
+    return this.#text.slice(from, this.#text.indexOf('\n', from)).trim().split(/\s+/);
+  }
 }
 
-/** A file of `Key:\tvalue value` lines. */
-export function readKeyed(path: string): Map<string, string[]> {
-  const map = new Map<string, string[]>();
-  for (const line of readFileSync(path, 'utf8').split('\n')) {
-    const colon = line.indexOf(':');
-    if (colon > 0)
-      map.set(
-        line.slice(0, colon),
-        line
-          .slice(colon + 1)
-          .trim()
-          .split(/\s+/),
-      );
-  }
-  return map;
+export function readStatus(pid: number, tid = pid): Status {
+  return new Status(readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8'));
 }
 
 /** The innermost of a namespaced id list (NSpid, NSpgid, NSsid). */
@@ -43,10 +39,10 @@ export function listThreads(pid: number): number[] {
   return readdirSync(`/proc/${pid}/task`).map(Number);
 }
 
-/** Children by any thread of a process. */
-export function listChildren(pid: number): number[] {
+/** Children by these threads of a process. */
+export function listChildren(pid: number, tids: readonly number[]): number[] {
   const children: number[] = [];
-  for (const tid of listThreads(pid)) {
+  for (const tid of tids) {
     try {
       const text = readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').trim();
       if (text) children.push(...text.split(' ').map(Number));
