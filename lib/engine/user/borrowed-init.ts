@@ -62,7 +62,7 @@ export function borrowInit(pid: number, { filtered = false, runsOn = false }: Bo
   const site = injector.enter(lent);
   const task = new NewTask(pid, 1, site);
   const own = findGap([...areas, injector.scratch], siteLength);
-  task.site = makeCallSite(task.remote, own);
+  task.site = task.remote.ask(makeCallSite(task.tid, own));
   return {
     task,
     giveBack() {

@@ -5,7 +5,6 @@
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { O, SYS } from './abi.ts';
-import { run } from './build-memory.ts';
 import type { SegmentBuilder } from './build-segments.ts';
 import type { ImageRecords, ObjectImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
@@ -14,7 +13,7 @@ import type { BareTask, FileObject, RestoreContext, RestoredTable } from './obje
 import { fileObjects } from './objects/index.ts';
 import { armAsync } from './objects/owner.ts';
 import { fetchFile } from './objects/share-file.ts';
-import type { Remote, Word } from './remote.ts';
+import { type Asking, attempt, type Remote, type Word } from './remote.ts';
 
 export interface FileBuilderOptions {
   builder: NewTask;
@@ -121,13 +120,13 @@ export class FileBuilder {
    * Put the descriptors of a table at their numbers in a task that inherited the builder's, and close all others.
    * In two steps by way of numbers above all in use, because the two sets of numbers may overlap.
    */
-  arrange(task: NewTask, entries: readonly Entry[]): void {
-    this.#arrange(task, entries, (sources) => sources.map(({ fd, high }) => [SYS.dup3, fd, high, 0]));
+  arrange(task: NewTask, entries: readonly Entry[]): Asking<void> {
+    return this.#arrange(task, entries, (sources) => sources.map(({ fd, high }) => [SYS.dup3, fd, high, 0]));
   }
 
   /** The same for a thread with a table of its own, which is a copy of an arranged one: nothing was inherited. */
   arrangeApart(task: NewTask, entries: readonly Entry[]): void {
-    this.#arrange(task, entries, (sources) => {
+    const asking = this.#arrange(task, entries, (sources) => {
       for (const { fd, high } of sources) {
         const fetched = fetchFile({ pid: builderPid, fd }, task.remote);
         if (fetched === BigInt(high)) continue;
@@ -136,15 +135,15 @@ export class FileBuilder {
       }
       return [];
     });
+    task.remote.ask(asking);
   }
 
   /** `raise` puts what the builder has as `fd` at the number `high`, at once or by calls that come first. */
-  #arrange(
+  *#arrange(
     task: NewTask,
     entries: readonly Entry[],
     raise: (sources: readonly { fd: number; high: number }[]) => Word[][],
-  ): void {
-    const { remote } = task;
+  ): Asking<void> {
     const files = [...new Set(entries.map((entry) => entry.file))];
     const base =
       Math.max(
@@ -159,7 +158,7 @@ export class FileBuilder {
     for (const entry of entries)
       calls.push([SYS.dup3, high.get(entry.file)!, entry.fd, entry.closeOnExec ? O.cloexec : 0]);
     calls.push([SYS.close_range, base, 0xffffffff, 0]);
-    run(remote, calls, (_index, errno) => {
+    yield* attempt(calls, (_index, errno) => {
       throw new PodError(
         'cannot-restart',
         `the descriptors of process ${task.inner} can't be put in place (errno ${errno})`,

@@ -20,7 +20,7 @@ import { lockMapped } from './objects/file-locks.ts';
 import { protAtFirst } from './objects/protection-keys.ts';
 import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
 import { type MappedArea, readAreas } from './proc.ts';
-import type { CallSite, Remote, Word } from './remote.ts';
+import { type Asking, attempt, type Calls, type Remote, RemoteError, type Word } from './remote.ts';
 
 const lowest = 0x10000n;
 
@@ -37,6 +37,8 @@ export class SpaceBuilder {
   readonly #warn: (sentence: string) => void;
   readonly #vdso: VdsoBuilder;
   #site: Range = { start: 0n, end: 0n };
+  /** Before anything is changed. */
+  #found: readonly MappedArea[] = [];
   /** Its executable comes with the image: nobody may run what is still written. */
   readonly exeComesLate: boolean;
 
@@ -58,24 +60,28 @@ export class SpaceBuilder {
     return this.#vdso;
   }
 
-  /** Everything but the contents. Afterwards the task's call site is the new one. */
-  map(segments: Segments): CallSite {
-    const now = readAreas(this.#task.tid, 'maps').filter((area) => area.path !== '[vsyscall]');
-    this.#moveCallSite(now);
-    const kept = this.#vdso.place(now, this.#site);
+  /** First: afterwards the task's call site is a new one, that can stay. */
+  *moveCallSite(): Asking<void> {
+    this.#found = readAreas(this.#task.tid, 'maps').filter((area) => area.path !== '[vsyscall]');
+    const start = findGap([...this.#found, ...this.#space.areas], siteLength);
+    this.#site = { start, end: start + siteLength };
+    this.#task.site = yield* makeCallSite(this.#task.tid, start);
+  }
+
+  /** Then: everything but the contents. */
+  *map(remote: Remote, segments: Segments): Asking<void> {
+    const kept = this.#vdso.place(this.#found, this.#site);
     // The areas themselves stay too: a fork has handed them down.
-    this.#unmapAllBut([...kept, this.#site, ...this.#space.areas.filter((area) => area.inherited)]);
-    this.#mapAreas(segments);
-    this.#describe();
-    return this.#task.site;
+    yield* this.#unmapAllBut([...kept, this.#site, ...this.#space.areas.filter((area) => area.inherited)]);
+    yield* this.#mapAreas(remote, segments);
+    yield* this.#describe(remote);
   }
 
   /** Advice, locks, and what holds for all of it; then the call site is all that is not the session's. */
-  finish(): void {
+  *finish(remote: Remote): Asking<void> {
     this.#vdso.setDetours();
-    const { remote } = this.#task;
     const calls: Word[][] = [];
-    this.#setGuards(remote);
+    yield* this.#setGuards();
     for (const area of this.#space.areas) {
       const length = area.end - area.start;
       for (const advice of area.advice ?? [])
@@ -83,27 +89,28 @@ export class SpaceBuilder {
       if (area.locked || area.lockOnFault)
         calls.push([SYS.mlock2, area.start, length, area.lockOnFault ? 1 : 0]);
     }
-    run(remote, calls, (index) => {
+    yield* attempt(calls, (index) => {
       const call = calls[index]!;
       this.#warn(
         `memory at ${hex(call[1]!)}: ${call[0] === SYS.mlock2 ? 'could not be locked' : 'advice could not be given'}`,
       );
     });
     for (const area of this.#space.areas) if (area.name !== undefined) this.#name(remote, area);
-    setMemoryAttributes(remote, this.#space.record, this.#warn);
+    yield* setMemoryAttributes(this.#space.record, this.#warn);
   }
 
-  /** Take the call site away; the task can make no call after this. */
-  removeCallSite(): void {
-    this.#task.callSingly();
-    this.#task.remote.call('munmap', SYS.munmap, this.#site.start, this.#site.end - this.#site.start);
+  /** Take the call site away; the task, which calls singly now, can make no call after this. */
+  *removeCallSite(): Asking<void> {
+    yield* attempt([[SYS.munmap, this.#site.start, this.#site.end - this.#site.start]], (_index, errno) => {
+      throw new RemoteError('munmap', Number(errno));
+    });
   }
 
   /** Before the areas are locked, which forbids it. */
-  #setGuards(remote: Remote): void {
+  *#setGuards(): Asking<void> {
     const guards = this.#space.areas.flatMap((area) => area.guards ?? []);
     const calls = guards.map(({ start, end }) => [SYS.madvise, start, end - start, MADV_GUARD_INSTALL]);
-    run(remote, calls, (index, errno) => {
+    yield* attempt(calls, (index, errno) => {
       throw new PodError(
         'cannot-restart',
         `the session has a guard region at ${hex(calls[index]![1]!)}, which can't be made here (errno ${errno})`,
@@ -118,13 +125,7 @@ export class SpaceBuilder {
     remote.run([[SYS.prctl, PR.setVma, PR.setVmaAnonName, area.start, area.end - area.start, name]]);
   }
 
-  #moveCallSite(now: readonly MappedArea[]): void {
-    const start = findGap([...now, ...this.#space.areas], siteLength);
-    this.#site = { start, end: start + siteLength };
-    this.#task.site = makeCallSite(this.#task.remote, start);
-  }
-
-  #unmapAllBut(kept: readonly Range[]): void {
+  *#unmapAllBut(kept: readonly Range[]): Asking<void> {
     const calls: Word[][] = [];
     let at = lowest;
     for (const range of [...kept].sort((a, b) => (a.start < b.start ? -1 : 1))) {
@@ -132,17 +133,16 @@ export class SpaceBuilder {
       at = range.end;
     }
     calls.push([SYS.munmap, at, highest - at]);
-    run(this.#task.remote, calls, (_index, errno) => {
+    yield* attempt(calls, (_index, errno) => {
       throw new PodError('other', `an address space could not be emptied (errno ${errno})`);
     });
   }
 
-  #mapAreas(segments: Segments): void {
-    const { remote } = this.#task;
+  *#mapAreas(remote: Remote, segments: Segments): Asking<void> {
     let calls: Word[][] = [];
     let open = new Map<string, bigint>();
-    const flush = () => {
-      run(remote, [...calls, ...[...open.values()].map((fd) => [SYS.close, fd])], (index, errno) => {
+    const flush = function* (): Asking<void> {
+      yield* attempt([...calls, ...[...open.values()].map((fd) => [SYS.close, fd])], (index, errno) => {
         if (index >= calls.length) return;
         throw new PodError(
           'cannot-restart',
@@ -158,7 +158,7 @@ export class SpaceBuilder {
       if (area.kind === 'vvar' || (area.kind === 'vdso' && !this.#vdso.isForeign)) continue;
       const attachment = attachments.get(area);
       if (attachment) {
-        flush();
+        yield* flush();
         if (attachment.areas[0] === area) attachSysvSegment(attachment, remote);
         continue;
       }
@@ -170,7 +170,7 @@ export class SpaceBuilder {
       }
       const flags = MAP.fixed | (area.noReserve ? MAP.noReserve : 0) | (area.growsDown ? MAP.growsDown : 0);
       if (area.droppable) {
-        flush();
+        yield* flush();
         mapDroppable(remote, area, flags);
       } else if (area.kind === 'anonymous' || area.kind === 'vdso') {
         calls.push([SYS.mmap, area.start, length, prot, flags | MAP.private | MAP.anonymous, -1, 0]);
@@ -187,9 +187,9 @@ export class SpaceBuilder {
       } else {
         const { key, path, mode } = mappedFile(area);
         if (!open.has(key) || area.flock !== undefined) {
-          flush();
+          yield* flush();
           // One that carries a lock is an open file of its own.
-          open = openTogether(
+          open = yield* openTogether(
             remote,
             area.flock === undefined ? this.#filesFrom(index) : [{ key, path, mode }],
           );
@@ -205,10 +205,10 @@ export class SpaceBuilder {
           fd,
           area.offset ?? 0n,
         ]);
-        if (area.flock !== undefined) flush();
+        if (area.flock !== undefined) yield* flush();
       }
     }
-    flush();
+    yield* flush();
   }
 
   /** Files of the areas from this one on, to be opened together. */
@@ -241,23 +241,22 @@ export class SpaceBuilder {
 
   /** Name an executable that comes with the image, when its bytes are there: a descriptor of the task, closed here. */
   setExecutable(fd: number | bigint): void {
-    this.#setMap(BigInt(fd));
+    const { remote } = this.#task;
+    remote.ask(this.#setMap(remote, BigInt(fd)));
   }
 
-  #describe(): void {
-    const { remote } = this.#task;
-    const { record } = this.#space;
-    remote.reset();
+  *#describe(remote: Remote): Asking<void> {
+    const { path } = this.#space.record.exe;
     // An heir has its base's executable already, and while areas of it are mapped can't name it again.
-    const given = this.exeComesLate || record.base !== undefined;
-    this.#setMap(given ? undefined : openMapped(remote, record.exe.path, 0));
+    const given = this.exeComesLate || this.#space.record.base !== undefined;
+    const exe = given ? undefined : (yield* openTogether(remote, [{ key: path, path, mode: 0 }])).get(path);
+    yield* this.#setMap(remote, exe);
     // While it is filled: a page here and there must not take two megabytes each, where the kernel always does so.
-    remote.run([[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]]);
+    yield [[SYS.prctl, PR.setThpDisable, 1, 0, 0, 0]];
   }
 
   /** prctl(PR_SET_MM, PR_SET_MM_MAP): struct prctl_mm_map. Without an executable that of the builder stays. */
-  #setMap(exe: bigint | undefined): void {
-    const { remote } = this.#task;
+  *#setMap(remote: Remote, exe: bigint | undefined): Asking<void> {
     const { record } = this.#space;
     remote.reset();
     const auxv = remote.put(record.auxv);
@@ -283,14 +282,14 @@ export class SpaceBuilder {
     view.setUint32(96, record.auxv.length, true);
     view.setInt32(100, Number(exe ?? -1n), true);
     const map = remote.put(bytes);
-    const set = () => remote.run([[SYS.prctl, PR.setMm, PR.setMmMap, map, bytes.length, 0]])[0]!;
-    let result = set();
+    const set = [SYS.prctl, PR.setMm, PR.setMmMap, map, bytes.length, 0];
+    let [result] = (yield [set]) as unknown as [bigint];
     if (result < 0n && exe !== undefined) {
       // Without the right to name another executable everything else can still be set.
       const errno = -result;
       view.setInt32(100, -1, true);
       native().writeMemory(this.#task.tid, map, bytes);
-      result = set();
+      [result] = (yield [set]) as unknown as [bigint];
       if (result >= 0n)
         this.#warn(`/proc/self/exe of process ${this.#task.inner} could not be set (errno ${errno})`);
     }
@@ -299,7 +298,7 @@ export class SpaceBuilder {
         'cannot-restart',
         `the layout of process ${this.#task.inner} is not accepted (errno ${-result})`,
       );
-    if (exe !== undefined) remote.run([[SYS.close, exe]]);
+    if (exe !== undefined) yield [[SYS.close, exe]];
   }
 }
 
@@ -343,11 +342,11 @@ function mappedFile(area: Area): MappedFile {
 
 /** A descriptor of the task for a file that it maps, or runs. */
 export function openMapped(remote: Remote, path: string, mode: number): bigint {
-  return openTogether(remote, [{ key: path, path, mode }]).get(path)!;
+  return remote.ask(openTogether(remote, [{ key: path, path, mode }])).get(path)!;
 }
 
 /** The same for many, by key. */
-function openTogether(remote: Remote, files: readonly MappedFile[]): Map<string, bigint> {
+function* openTogether(remote: Remote, files: readonly MappedFile[]): Asking<Map<string, bigint>> {
   remote.reset();
   const calls = files.map(({ path, mode }) => [
     SYS.openat,
@@ -355,7 +354,7 @@ function openTogether(remote: Remote, files: readonly MappedFile[]): Map<string,
     remote.putString(path),
     mode | O.cloexec,
   ]);
-  const results = remote.run(calls);
+  const results = yield calls;
   return new Map(
     files.map(({ key, path }, index) => {
       const fd = results[index]!;
@@ -370,14 +369,7 @@ function openTogether(remote: Remote, files: readonly MappedFile[]): Map<string,
   );
 }
 
-/** Run many calls in few trips; `failed` is told the first that failed. */
-export function run(
-  remote: Remote,
-  calls: readonly (readonly Word[])[],
-  failed: (index: number, errno: bigint) => void,
-): void {
-  const results = remote.run(calls);
-  results.forEach((result, index) => {
-    if (result < 0n && result > -4096n) failed(index, -result);
-  });
+/** Run many calls in one trip; `failed` is told of those that failed. */
+export function run(remote: Remote, calls: Calls, failed: (index: number, errno: bigint) => void): void {
+  remote.ask(attempt(calls, failed));
 }

@@ -4,12 +4,11 @@ import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { CLONE, NT_X86_XSTATE, PR, SYS } from './abi.ts';
-import { run } from './build-memory.ts';
 import { type ImageRecords, needed, type ProcessImage, type ThreadImage } from './image-records.ts';
 import type { NewTask } from './new-task.ts';
 import { readRights, withRights } from './objects/protection-keys.ts';
 import { readLimits, readStatus } from './proc.ts';
-import type { Remote, Word } from './remote.ts';
+import { type Asking, attempt, type Remote, type Word } from './remote.ts';
 import { setScheduling } from './scheduling.ts';
 import { planThreads, type ThreadContext } from './split-threads.ts';
 import { setThreadAttributes } from './thread-attributes.ts';
@@ -44,15 +43,14 @@ export function contextsOf({ record, threads }: ProcessImage): ThreadContext[] {
 }
 
 /** Working directory, root, umask. */
-export function enterDirectory(task: NewTask, fs: Records['fs']): void {
-  const { remote } = task;
+export function* enterDirectory(task: NewTask, remote: Remote, fs: Records['fs']): Asking<void> {
   const steps = [
     ...(fs.root === '/' ? [] : [{ number: SYS.chroot, path: fs.root }]),
     { number: SYS.chdir, path: fs.cwd },
   ];
   remote.reset();
   const calls = steps.map(({ number, path }) => [number, remote.putString(path)]);
-  run(remote, [...calls, [SYS.umask, fs.umask]], (index, errno) => {
+  yield* attempt([...calls, [SYS.umask, fs.umask]], (index, errno) => {
     throw new PodError(
       'cannot-restart',
       `process ${task.inner} can't enter ${steps[index]?.path} (errno ${errno})`,
@@ -82,12 +80,12 @@ export function signalsInherited({ remote }: NewTask): number[] {
 const actionSize = 32;
 
 /** sigaction(2) for what the image lists; of the rest those that `inherited` says are not SIG_DFL. */
-export function setHandlers(
+export function* setHandlers(
   task: NewTask,
+  remote: Remote,
   actions: Records['handlers']['actions'],
   inherited: readonly number[],
-): void {
-  const { remote } = task;
+): Asking<void> {
   remote.reset();
   const bytes = new Uint8Array(actionSize * (actions.length + 1));
   const view = new DataView(bytes.buffer);
@@ -105,7 +103,7 @@ export function setHandlers(
   const calls = [...settings]
     .filter(([signal]) => signal !== SIGKILL && signal !== SIGSTOP)
     .map(([signal, setting]) => [SYS.rt_sigaction, signal, setting, 0, 8]);
-  run(remote, calls, (_index, errno) => {
+  yield* attempt(calls, (_index, errno) => {
     throw new PodError(
       'cannot-restart',
       `the signal handlers of process ${task.inner} can't be set (errno ${errno})`,
@@ -134,12 +132,11 @@ export function setLimits(task: NewTask, limits: Records['process']['limits'], w
 }
 
 /** What else belongs to the process. */
-export function setProcess(task: NewTask, record: Records['process'], warn: Warn): void {
-  const { remote } = task;
-  remote.run([
+export function* setProcess(task: NewTask, record: Records['process'], warn: Warn): Asking<void> {
+  yield [
     [SYS.personality, record.personality],
     [SYS.prctl, PR.setChildSubreaper, record.childSubreaper ? 1 : 0, 0, 0, 0],
-  ]);
+  ];
   allowProcessorStates(task, record.processorStates ?? 0n);
   writeProc(task, 'oom_score_adj', record.oomScoreAdjust, warn);
   writeProc(task, 'coredump_filter', record.coredumpFilter, warn);
@@ -174,9 +171,8 @@ function writeProc(task: NewTask, file: string, value: number | undefined, warn:
 }
 
 /** What a thread has of its own, but its registers and credentials. */
-export function setThread(task: NewTask, image: ThreadImage, warn: Warn): void {
+export function* setThread(task: NewTask, remote: Remote, image: ThreadImage, warn: Warn): Asking<void> {
   const { record } = image;
-  const { remote } = task;
   remote.reset();
   const calls: Word[][] = [
     [SYS.prctl, PR.setName, remote.putString(record.comm), 0, 0, 0],
@@ -192,23 +188,23 @@ export function setThread(task: NewTask, image: ThreadImage, warn: Warn): void {
     view.setBigUint64(16, record.alternateStack.size, true);
     calls.push([SYS.sigaltstack, remote.put(stack), 0]);
   }
-  run(remote, calls, (index, errno) => {
+  yield* attempt(calls, (index, errno) => {
     throw new PodError(
       'cannot-restart',
       `thread ${record.tid}: call ${calls[index]![0]} failed (errno ${errno})`,
     );
   });
-  setScheduling(task, remote, record.scheduling, warn);
-  setThreadAttributes(task, record, warn);
-  if (record.rseq) setRseq(task, remote, record.rseq);
+  yield* setScheduling(task, remote, record.scheduling, warn);
+  yield* setThreadAttributes(remote, record, warn);
+  if (record.rseq) yield* setRseq(task, record.rseq);
 }
 
 /** Registering also writes the current processor into the structure, which is what the program expects there. */
-function setRseq(task: NewTask, remote: Remote, rseq: NonNullable<Records['thread']['rseq']>): void {
+function* setRseq(task: NewTask, rseq: NonNullable<Records['thread']['rseq']>): Asking<void> {
   const own = native().getRseq(task.tid);
   const calls: Word[][] = own ? [[SYS.rseq, own.address, own.length, 1, own.signature]] : [];
   calls.push([SYS.rseq, rseq.address, rseq.length, rseq.flags, rseq.signature]);
-  run(remote, calls, (_index, errno) => {
+  yield* attempt(calls, (_index, errno) => {
     throw new PodError('cannot-restart', `thread ${task.inner}: rseq can't be registered (errno ${errno})`);
   });
 }
@@ -233,13 +229,17 @@ export function cutCredentials(
 const keepCaps = 1 << 4;
 
 /** credentials(7), in the order in which each step is still allowed. */
-export function setCredentials(task: NewTask, wanted: Records['thread']['credentials'], warn: Warn): void {
+export function* setCredentials(
+  task: NewTask,
+  remote: Remote,
+  wanted: Records['thread']['credentials'],
+  warn: Warn,
+): Asking<void> {
   const status = readStatus(task.tid, task.tid);
   const words = (key: string) => (status.get(key) ?? []).filter((word) => word !== '').map(Number);
   const set = (key: string) => BigInt(`0x${status.get(key)?.[0] ?? '0'}`);
   const same = (a: readonly number[], b: readonly number[]) =>
     a.length === b.length && a.every((value, index) => value === b[index]);
-  const { remote } = task;
   remote.reset();
   const calls: { call: Word[]; what: string; must: boolean }[] = [];
   const add = (what: string, must: boolean, ...call: Word[]) => calls.push({ call, what, must });
@@ -292,8 +292,7 @@ export function setCredentials(task: NewTask, wanted: Records['thread']['credent
   if (wanted.noNewPrivs) add('no_new_privs', true, SYS.prctl, PR.setNoNewPrivs, 1, 0, 0, 0);
   if (permitted !== wanted.permitted)
     warn(`thread ${task.inner}: some capabilities of the session are not to be had here`);
-  run(
-    remote,
+  yield* attempt(
     calls.map((each) => each.call),
     (index, errno) => {
       const { what, must } = calls[index]!;
@@ -312,21 +311,20 @@ export function setCredentials(task: NewTask, wanted: Records['thread']['credent
  * PR_SET_DUMPABLE is reset by a change of credentials, so it comes behind them. Nobody can set 2, which differs from 0
  * only in that root gets a core file.
  */
-export function setLate(task: NewTask, dumpable: number | undefined, deathSignal: number | undefined): void {
+export function* setLate(dumpable: number | undefined, deathSignal: number | undefined): Asking<void> {
   const calls: Word[][] = [];
   if (dumpable !== undefined) calls.push([SYS.prctl, PR.setDumpable, dumpable === 1 ? 1 : 0, 0, 0, 0]);
   if (deathSignal) calls.push([SYS.prctl, PR.setPdeathsig, deathSignal, 0, 0, 0]);
-  task.remote.run(calls);
+  if (calls.length > 0) yield calls;
 }
 
 /** Take away the signals that the building itself has sent (SIGCHLD of ghosts); before any is queued anew. */
-export function dropPending(task: NewTask): void {
-  const { remote } = task;
+export function* dropPending(remote: Remote): Asking<void> {
   remote.reset();
   const set = remote.put(new Uint8Array(8).fill(0xff));
   const zero = remote.put(new Uint8Array(16));
   // EINTR only says that something else called for attention; EAGAIN that nothing is left.
-  while (remote.run([[SYS.rt_sigtimedwait, set, 0, zero, 8]])[0] !== -11n);
+  while ((yield [[SYS.rt_sigtimedwait, set, 0, zero, 8]])[0] !== -11n);
 }
 
 /** Of a siginfo_t. */

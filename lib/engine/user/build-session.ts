@@ -12,15 +12,15 @@ import { SpaceBuilder } from './build-memory.ts';
 import * as build from './build-process.ts';
 import { SegmentBuilder } from './build-segments.ts';
 import { type BuiltTree, TreeBuilder } from './build-tree.ts';
-import { type ImageRecords, needed } from './image-records.ts';
-import type { NewTask } from './new-task.ts';
+import { type ImageRecords, needed, type SpaceImage } from './image-records.ts';
+import { askTasks, type NewTask } from './new-task.ts';
 import { arrangeKeys, usesKeys } from './objects/protection-keys.ts';
 import { makeQueues } from './objects/sysv-queue.ts';
 import { makeSemaphores } from './objects/sysv-semaphores.ts';
 import { broughtAlong, PlaceBuilder } from './places/build-places.ts';
 import { checkFiles, memoryAtHand } from './preflight.ts';
 import { isGone } from './proc.ts';
-import type { Remote } from './remote.ts';
+import { askTogether, type Remote } from './remote.ts';
 import { SessionStart, type Space } from './start-session.ts';
 
 /** The pod in which the session is rebuilt: pid 1 in its loop, nothing else. */
@@ -218,34 +218,42 @@ export class SessionBuilder {
 
   /** Each table once: processes that share it were forked sharing it. */
   #arrangeFiles(tree: BuiltTree, files: FileBuilder): void {
-    const done = new Set<number>();
+    const first = new Map<number, NewTask>();
     for (const task of tree.tasks.values()) {
-      const id = build.processOf(this.#image, task).record.files;
-      if (done.has(id)) continue;
-      done.add(id);
-      files.arrange(task, needed(this.#image.tables, id, 'descriptor table'));
+      const { files: id } = build.processOf(this.#image, task).record;
+      if (!first.has(id)) first.set(id, task);
     }
+    askTasks(
+      [...first].map(([id, task]) => ({ task, id })),
+      (_remote, { task, id }) => files.arrange(task, needed(this.#image.tables, id, 'descriptor table')),
+    );
   }
 
   /** Of the tasks that were forked since the last time. */
   #arrangeMemory(tasks: ReadonlyMap<number, NewTask>): void {
     const keyed = usesKeys(this.#image);
+    const made: (Space & { image: SpaceImage })[] = [];
+    const sharers: { task: NewTask; id: number }[] = [];
     for (const task of tasks.values()) {
       if (this.#arranged.has(task.tid)) continue;
       this.#arranged.add(task.tid);
       const id = build.processOf(this.#image, task).record.mm;
-      const known = this.#spaces.get(id);
-      if (known) {
-        task.site = known.task.site;
+      if (this.#spaces.has(id)) {
+        sharers.push({ task, id });
         continue;
       }
-      const space = needed(this.#image.spaces, id, 'address space');
+      const image = needed(this.#image.spaces, id, 'address space');
       const { warn } = this.#options;
-      const builder = new SpaceBuilder(task, space, { along: this.#along, warn });
-      builder.map(this.#segments!);
-      if (keyed) arrangeKeys(task, space, this.#image.spaces.get(space.record.base ?? -1));
+      const builder = new SpaceBuilder(task, image, { along: this.#along, warn });
+      made.push({ builder, task, image });
       this.#spaces.set(id, { builder, task });
     }
+    askTogether(made.map(({ builder, task }) => ({ remote: task.remote, asking: builder.moveCallSite() })));
+    askTasks(made, (remote, { builder }) => builder.map(remote, this.#segments!));
+    for (const { task, id } of sharers) task.site = this.#spaces.get(id)!.task.site;
+    if (!keyed) return;
+    for (const { task, image } of made)
+      arrangeKeys(task, image, this.#image.spaces.get(image.record.base ?? -1));
   }
 
   /** Old code of a foreign vdso would read the old kernel's data; only its entries lead on. */

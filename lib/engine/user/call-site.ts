@@ -8,7 +8,7 @@
  */
 import { native } from '../../../native/index.ts';
 import { MAP, PROT, pageSize, SYS } from './abi.ts';
-import type { CallSite, Remote } from './remote.ts';
+import { type Asking, type CallSite, isErrno, RemoteError } from './remote.ts';
 
 export const siteLength = 128n << 10n;
 const tableAt = BigInt(pageSize);
@@ -45,20 +45,18 @@ const loop = [
   ...[0x0f, 0x0b], // ud2
 ];
 
+const code = Uint8Array.of(...single, ...loop);
+
 /** Make one at `start`, where nothing is, by calls of the task itself. */
-export function makeCallSite(remote: Remote, start: bigint): CallSite {
-  remote.call(
-    'mmap',
-    SYS.mmap,
-    start,
-    siteLength,
-    PROT.read | PROT.write,
-    MAP.private | MAP.anonymous | MAP.fixedNoReplace,
-    -1,
-    0,
-  );
-  native().writeMemory(remote.tid, start, Uint8Array.of(...single, ...loop));
-  remote.call('mprotect', SYS.mprotect, start, pageSize, PROT.read | PROT.exec);
+export function* makeCallSite(tid: number, start: bigint): Asking<CallSite> {
+  const flags = MAP.private | MAP.anonymous | MAP.fixedNoReplace;
+  const results = yield [
+    [SYS.mmap, start, siteLength, PROT.read | PROT.write, flags, -1, 0],
+    [SYS.mprotect, start, pageSize, PROT.read | PROT.exec],
+  ];
+  for (const result of results)
+    if (isErrno(result)) throw new RemoteError('making a call site', Number(-result));
+  native().writeMemory(tid, start, code);
   return {
     code: start,
     stack: start + dataAt - 64n,

@@ -11,7 +11,7 @@ import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { MAP, PR, PROT, pageSize, SYS } from './abi.ts';
 import { describeProcess, readAreas, readStatus } from './proc.ts';
-import type { Asking, Remote, Word } from './remote.ts';
+import { type Asking, attempt, type Remote, type Word } from './remote.ts';
 
 type Space = Records['mm'];
 export type MemoryAttributes = Pick<
@@ -110,7 +110,7 @@ function* refuseSegments(remote: Remote, pid: number): Asking<void> {
 }
 
 /** When nothing is mapped any more that is not as it will be. `warn` is told what is not to be had. */
-export function setMemoryAttributes(remote: Remote, record: Space, warn: (sentence: string) => void): void {
+export function* setMemoryAttributes(record: Space, warn: (sentence: string) => void): Asking<void> {
   const calls: { call: Word[]; what: string }[] = [];
   const set = (what: string, ...call: Word[]) => calls.push({ what, call });
   if (!record.thpDisable) set('huge pages', SYS.prctl, PR.setThpDisable, 0, 0, 0, 0);
@@ -137,11 +137,11 @@ export function setMemoryAttributes(remote: Remote, record: Space, warn: (senten
       SYS.mlockall,
       MCL_FUTURE | (record.lockFuture === 'onFault' ? MCL_ONFAULT : 0),
     );
-  const results = remote.run(calls.map(({ call }) => call));
-  calls.forEach(({ what }, index) => {
-    if (results[index]! < 0n)
+  yield* attempt(
+    calls.map(({ call }) => call),
+    (index, errno) =>
       warn(
-        `an address space of the session (${record.exe.path}) can't have ${what} here (errno ${-results[index]!})`,
-      );
-  });
+        `an address space of the session (${record.exe.path}) can't have ${calls[index]!.what} here (errno ${errno})`,
+      ),
+  );
 }

@@ -5,14 +5,39 @@
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { allSignals, PTRACE, REG, registerWords, SYS } from './abi.ts';
-import { type CallSite, Remote, RemoteError } from './remote.ts';
+import { type Asking, askTogether, type CallSite, Remote, RemoteError } from './remote.ts';
+
+/** Each task asked while the others are at work; those of one address space, which share a call site, in turn. */
+export function askTasks<Task extends { task: NewTask }>(
+  tasks: readonly Task[],
+  asking: (remote: Remote, each: Task) => Asking<void>,
+): void {
+  const bySite = new Map<CallSite, Task[]>();
+  for (const each of tasks) {
+    const known = bySite.get(each.task.site);
+    if (known) known.push(each);
+    else bySite.set(each.task.site, [each]);
+  }
+  for (let turn = 0; ; turn++) {
+    const round = [...bySite.values()].flatMap((each) => each[turn] ?? []);
+    if (round.length === 0) return;
+    askTogether(
+      round.map((each) => {
+        const { remote } = each.task;
+        return { remote, asking: asking(remote, each) };
+      }),
+    );
+  }
+}
 
 export class NewTask {
   /** Host tid. */
   readonly tid: number;
   /** Tid in the session. */
   readonly inner: number;
+  /** The very same object in tasks that share an address space, and in what was just forked. */
   site: CallSite;
+  #singly = false;
   /** All tasks that come from the same builder and are still traced: who gives up must reap them. */
   readonly family: Set<number>;
 
@@ -25,8 +50,7 @@ export class NewTask {
 
   /** From now on each call by itself: what the loop sends the task would take a pending SIGCONT away. */
   callSingly(): void {
-    const { code, stack, data, dataSize } = this.site;
-    this.site = { code, stack, data, dataSize };
+    this.#singly = true;
   }
 
   /** System calls in this task, at its present call site. */
@@ -36,7 +60,8 @@ export class NewTask {
     words[REG.rip] = this.site.code;
     words[REG.rsp] = this.site.stack;
     words[REG.eflags] = 0x202n;
-    return new Remote(this.tid, registers, this.site);
+    const { data, dataSize, loop } = this.site;
+    return new Remote(this.tid, registers, { data, dataSize, ...(loop && !this.#singly ? { loop } : {}) });
   }
 
   /**

@@ -39,6 +39,18 @@ export type Calls = readonly (readonly Word[])[];
  */
 export type Asking<Answer> = Generator<Calls, Answer, BigInt64Array>;
 
+/** Whether what a call returned is an error. */
+export const isErrno = (result: bigint): boolean => result < 0n && result > -4096n;
+
+/** Ask for many calls at once; `failed` is told of those that failed. */
+export function* attempt(calls: Calls, failed: (index: number, errno: bigint) => void): Asking<void> {
+  if (calls.length === 0) return;
+  const results = yield calls;
+  results.forEach((result, index) => {
+    if (isErrno(result)) failed(index, -result);
+  });
+}
+
 /** A remote call failed: `errno` is positive. */
 export class RemoteError extends Error {
   readonly errno: number;
@@ -86,7 +98,7 @@ export class Remote {
   /** One call; throws RemoteError on failure. */
   call(what: string, ...words: Word[]): bigint {
     const result = this.run([words])[0]!;
-    if (result < 0n && result > -4096n) throw new RemoteError(what, Number(-result));
+    if (isErrno(result)) throw new RemoteError(what, Number(-result));
     return result;
   }
 
@@ -128,8 +140,24 @@ export class Remote {
   }
 }
 
-/** Run calls in several tasks at once, all of them of a session or all of them ours. */
-export function runTogether(jobs: readonly { remote: Remote; calls: Calls }[]): BigInt64Array[] {
+type Job = { remote: Remote; calls: Calls };
+
+/** Run calls in several tasks at once; those that make them one by one apart from those with a loop. */
+export function runTogether(jobs: readonly Job[]): BigInt64Array[] {
+  const results = new Map<Job, BigInt64Array>();
+  for (const looping of [true, false]) {
+    const alike = jobs.filter(({ remote }) => (remote.loop !== undefined) === looping);
+    if (alike.length === jobs.length) return runAlike(jobs);
+    if (alike.length === 0) continue;
+    const found = runAlike(alike);
+    alike.forEach((job, index) => {
+      results.set(job, found[index]!);
+    });
+  }
+  return jobs.map((job) => results.get(job)!);
+}
+
+function runAlike(jobs: readonly Job[]): BigInt64Array[] {
   const count = jobs.reduce((sum, { calls }) => sum + calls.length, 0);
   const heads = new BigUint64Array(jobs.length * 4);
   const templates = new Uint8Array(jobs.length * registersLength);

@@ -4,10 +4,9 @@ import { cpus } from 'node:os';
 import { native } from '../../../native/index.ts';
 import type { Records } from '../../image/record.ts';
 import { SYS } from './abi.ts';
-import { run } from './build-memory.ts';
 import type { NewTask } from './new-task.ts';
 import { isGone, readStat, statField } from './proc.ts';
-import type { Remote, Word } from './remote.ts';
+import { type Asking, attempt, type Remote, type Word } from './remote.ts';
 
 type Scheduling = Records['thread']['scheduling'];
 type Warn = (sentence: string) => void;
@@ -96,7 +95,7 @@ function isRestricted(mask: Uint8Array): boolean {
 }
 
 /** When the task has forked all that it will: some of this is not handed down, or forbids it. */
-export function setScheduling(task: NewTask, remote: Remote, wanted: Scheduling, warn: Warn): void {
+export function* setScheduling(task: NewTask, remote: Remote, wanted: Scheduling, warn: Warn): Asking<void> {
   const calls: Word[][] = [];
   if (wanted.policy === SCHED_DEADLINE) {
     calls.push([SYS.sched_setattr, 0, remote.put(deadlineAttributes(wanted)), 0]);
@@ -111,7 +110,7 @@ export function setScheduling(task: NewTask, remote: Remote, wanted: Scheduling,
   if (wanted.affinity) {
     calls.push([SYS.sched_setaffinity, 0, wanted.affinity.length, remote.put(wanted.affinity)]);
   }
-  run(remote, calls, (index, errno) =>
+  yield* attempt(calls, (index, errno) =>
     warn(`thread ${task.inner}: scheduling call ${calls[index]![0]} is not allowed here (errno ${errno})`),
   );
 }

@@ -2,6 +2,7 @@
  * A session that is built and filled becomes the one of the image, and runs: what is left for after END, in the order
  * in which each step is still allowed.
  */
+import type { Records } from '../../image/record.ts';
 import { SYS } from './abi.ts';
 import type { BorrowedInit } from './borrowed-init.ts';
 import type { FileBuilder, Table } from './build-files.ts';
@@ -10,7 +11,7 @@ import * as build from './build-process.ts';
 import type { SegmentBuilder } from './build-segments.ts';
 import { type BuiltTree, detach } from './build-tree.ts';
 import { type ImageRecords, needed, type ProcessImage } from './image-records.ts';
-import type { NewTask } from './new-task.ts';
+import { askTasks, type NewTask } from './new-task.ts';
 import { restoreFilters } from './objects/seccomp.ts';
 import { fetchFile } from './objects/share-file.ts';
 import { settleSemaphores } from './objects/sysv-semaphores.ts';
@@ -68,16 +69,14 @@ export class SessionStart {
     const tables = this.#tablesOf(sets);
     for (const { task, entries, pid } of tables) if (task.inner !== pid) files.arrangeApart(task, entries);
     files.finishTables(tables);
-    for (const { builder } of spaces.values()) builder.finish();
+    askTasks([...spaces.values()], (remote, { builder }) => builder.finish(remote));
     this.#setShared(sets);
     tree.finish();
     this.#setExecutables();
-    for (const { tasks, image } of sets) {
-      tasks.forEach((task, index) => {
-        build.setThread(task, image.threads[index]!, this.#made.warn);
-      });
-      build.setLimits(tasks[0]!, image.record.limits, this.#made.warn);
-    }
+    askTasks(this.#threadsOf(sets), (remote, { task, thread }) =>
+      build.setThread(task, remote, thread, this.#made.warn),
+    );
+    for (const { tasks, image } of sets) build.setLimits(tasks[0]!, image.record.limits, this.#made.warn);
     files.lock(tables);
     for (const set of this.#made.image.semaphores) {
       const find = (pid: number) => tree.tasks.get(pid)?.remote;
@@ -138,21 +137,23 @@ export class SessionStart {
   /** What processes may share: each once. */
   #setShared(sets: readonly ProcessSet[]): void {
     const inherited = build.signalsInherited(this.#made.init.task);
-    const done = { handlers: new Set<number>(), fs: new Set<number>() };
+    const handlers = new Map<number, { task: NewTask; actions: Records['handlers']['actions'] }>();
+    const contexts = new Map<number, { task: NewTask; fs: Records['fs'] }>();
     for (const { tasks, image } of sets) {
-      const task = tasks[0]!;
-      const { record } = image;
-      const handlers = needed(this.#made.image.handlers, record.handlers, 'signal handlers');
-      if (!done.handlers.has(handlers.id)) build.setHandlers(task, handlers.actions, inherited);
-      done.handlers.add(handlers.id);
+      const { id, actions } = needed(this.#made.image.handlers, image.record.handlers, 'signal handlers');
+      if (!handlers.has(id)) handlers.set(id, { task: tasks[0]!, actions });
       build.contextsOf(image).forEach(({ fs: id }, index) => {
-        if (done.fs.has(id)) return;
-        done.fs.add(id);
-        build.enterDirectory(tasks[index]!, needed(this.#made.image.fs, id, 'filesystem context'));
+        const fs = needed(this.#made.image.fs, id, 'filesystem context');
+        if (!contexts.has(id)) contexts.set(id, { task: tasks[index]!, fs });
       });
-      build.setProcess(task, record, this.#made.warn);
-      makeTimers(task, record.timers ?? []);
     }
+    askTasks([...handlers.values()], (remote, { task, actions }) =>
+      build.setHandlers(task, remote, actions, inherited),
+    );
+    askTasks([...contexts.values()], (remote, { task, fs }) => build.enterDirectory(task, remote, fs));
+    const leaders = sets.map(({ tasks, image: { record } }) => ({ task: tasks[0]!, record }));
+    askTasks(leaders, (_remote, { task, record }) => build.setProcess(task, record, this.#made.warn));
+    for (const { task, record } of leaders) makeTimers(task, record.timers ?? []);
     const groups = sets.map(({ tasks, image }) => ({ task: tasks[0]!, nice: image.record.autogroupNice }));
     setAutogroups(groups, this.#made.warn);
   }
@@ -160,7 +161,8 @@ export class SessionStart {
   /** The last steps, in which each takes away a right or a means that those before it need. */
   #settle(sets: readonly ProcessSet[]): void {
     const { warn } = this.#made;
-    for (const { tasks } of sets) for (const task of tasks) build.dropPending(task);
+    const threads = this.#threadsOf(sets);
+    askTasks(threads, (remote) => build.dropPending(remote));
     for (const { tasks, image } of sets) armOverrun(tasks, image.record, warn);
     for (const set of sets) if (this.#mayContinue(set)) for (const task of set.tasks) task.callSingly();
     for (const { tasks, image } of sets) {
@@ -174,22 +176,31 @@ export class SessionStart {
       const records = image.threads.map(({ record }) => record);
       restoreFilters(tasks, records, this.#made.image.filters);
     }
-    for (const { tasks, image } of sets) {
-      const space = needed(this.#made.image.spaces, image.record.mm, 'address space');
-      tasks.forEach((task, index) => {
-        const { credentials, parentDeathSignal } = image.threads[index]!.record;
-        build.setCredentials(task, build.cutCredentials(credentials, this.#made.capabilities), warn);
-        build.setLate(task, index === 0 ? space.record.dumpable : undefined, parentDeathSignal);
-      });
-    }
-    for (const id of new Set(sets.map(({ image }) => image.record.mm))) {
-      needed(this.#made.spaces, id, 'address space').builder.removeCallSite();
-    }
-    for (const { tasks, image } of sets) {
-      tasks.forEach((task, index) => {
-        build.setRegisters(task, image.threads[index]!);
-      });
-    }
+    const { capabilities } = this.#made;
+    askTasks(threads, function* (remote, { task, thread, leads }) {
+      const { credentials, parentDeathSignal } = thread.record;
+      yield* build.setCredentials(task, remote, build.cutCredentials(credentials, capabilities), warn);
+      yield* build.setLate(leads?.dumpable, parentDeathSignal);
+    });
+    const spaces = [...new Set(sets.map(({ image }) => image.record.mm))].map((id) =>
+      needed(this.#made.spaces, id, 'address space'),
+    );
+    for (const { task } of spaces) task.callSingly();
+    askTasks(spaces, (_remote, { builder }) => builder.removeCallSite());
+    for (const { task, thread } of threads) build.setRegisters(task, thread);
+  }
+
+  /** The first of each process first. */
+  #threadsOf(sets: readonly ProcessSet[]) {
+    return sets.flatMap(({ tasks, image }) => {
+      const { record } = needed(this.#made.image.spaces, image.record.mm, 'address space');
+      return tasks.map((task, index) => ({
+        task,
+        thread: image.threads[index]!,
+        /** The address space of the process that it is the first thread of. */
+        leads: index === 0 ? record : undefined,
+      }));
+    });
   }
 
   /** Whether SIGCONT may come to wait in it, which the end of a loop would take away (call-site.ts). */

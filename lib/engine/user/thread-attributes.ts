@@ -7,10 +7,9 @@ import type { Records } from '../../image/record.ts';
 import { PodError } from '../../stream/error.ts';
 import { PR, SYS } from './abi.ts';
 import type { FrozenProcess } from './freeze.ts';
-import type { NewTask } from './new-task.ts';
 import { cpuFlags } from './preflight.ts';
 import { describeProcess, type Status } from './proc.ts';
-import type { Asking, Remote, Word } from './remote.ts';
+import { type Asking, attempt, type Remote, type Word } from './remote.ts';
 
 type Thread = Records['thread'];
 export type ThreadAttributes = Pick<
@@ -114,8 +113,11 @@ function askedSpeculation(status: Status): number[] {
 }
 
 /** `warn` is told what is not to be had here. */
-export function setThreadAttributes(task: NewTask, record: Thread, warn: (sentence: string) => void): void {
-  const { remote } = task;
+export function* setThreadAttributes(
+  remote: Remote,
+  record: Thread,
+  warn: (sentence: string) => void,
+): Asking<void> {
   const calls: { call: Word[]; what: string }[] = [];
   const set = (what: string, ...call: Word[]) => calls.push({ what, call });
   const { memoryPolicy } = record;
@@ -140,12 +142,10 @@ export function setThreadAttributes(task: NewTask, record: Thread, warn: (senten
     const nodes = remote.put(memoryPolicy.nodes);
     set('its memory policy', SYS.set_mempolicy, memoryPolicy.mode, nodes, 8 * memoryPolicy.nodes.length);
   }
-  if (calls.length === 0) return;
-  const results = remote.run(calls.map(({ call }) => call));
-  calls.forEach(({ what }, index) => {
-    if (results[index]! < 0n)
-      warn(`thread ${record.tid} can't have ${what} here (errno ${-results[index]!})`);
-  });
+  yield* attempt(
+    calls.map(({ call }) => call),
+    (index, errno) => warn(`thread ${record.tid} can't have ${calls[index]!.what} here (errno ${errno})`),
+  );
 }
 
 const PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211;

@@ -6,7 +6,7 @@ import { AT_FDCWD, F, O, SYS } from '../abi.ts';
 import { keyOf, memfdName } from '../carriers.ts';
 import { RemoteError } from '../remote.ts';
 import type { DumpContext, OpenFile, RestoreContext } from './file-object.ts';
-import { codeOf, errnoName } from './local-calls.ts';
+import { codeOf, control, errnoName } from './local-calls.ts';
 
 /** Status flags that fcntl(2) can set later; O_ASYNC comes last of all (owner.ts). */
 const settable = O.append | O.nonblock | O.direct | O.noatime;
@@ -219,6 +219,11 @@ function refuseOpening(path: string, flags: number, cause: RemoteError, context:
 export function setStatusFlags(fd: number | bigint, flags: number, context: RestoreContext): void {
   const [result] = context.builder.run([[SYS.fcntl, fd, F.setfl, flags & settable]]);
   if (result! < 0n) context.builder.call('F_SETFL', SYS.fcntl, fd, F.setfl, flags & settable & ~O.noatime);
+}
+
+/** The same for what is no file, whose flags whoever has it open may set: `local` is a descriptor of ours. */
+export function setLocalFlags(local: number, flags: number): void {
+  control(local, F.setfl, flags & settable);
 }
 
 /** lseek(2) to where the session was. */

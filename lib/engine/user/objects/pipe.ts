@@ -10,9 +10,9 @@ import type { Records } from '../../../image/record.ts';
 import { maxData } from '../../../stream/frame.ts';
 import { AT_FDCWD, F, O, SYS } from '../abi.ts';
 import type { DumpContext, FileObject, OpenFile, OutRecord, RestoreContext } from './file-object.ts';
-import { control, pipeCapacity, readable } from './local-calls.ts';
+import { borrow, closeLocal, control, pipeCapacity, readable } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
-import { pathInPod } from './paths.ts';
+import { pathInPod, setLocalFlags } from './paths.ts';
 
 /** A pipe as a pair of our own descriptors: read end, write end. */
 function makePipe(flags: number): [number, number] {
@@ -150,7 +150,6 @@ function restoreEnd(record: Records['pipe-end'], context: RestoreContext): void 
   const pipe = built(context).get(record.pipe);
   if (!pipe) context.refuse(`pipe end ${record.id} names a pipe that does not exist`);
   const mode = record.flags & O.accessMode;
-  const status = record.flags & (O.nonblock | O.append | O.direct);
   const ready = mode === O.wronly ? pipe.write : mode === O.rdwr ? -1 : pipe.read;
   let fd = ready;
   if (pipe.path !== undefined || ready < 0 || pipe.taken.has(mode)) {
@@ -161,7 +160,12 @@ function restoreEnd(record: Records['pipe-end'], context: RestoreContext): void 
     );
   }
   pipe.taken.add(mode);
-  builder.call('F_SETFL', SYS.fcntl, fd, F.setfl, status);
+  const local = borrow(context.builderPid, fd);
+  try {
+    setLocalFlags(local, record.flags & ~O.noatime);
+  } finally {
+    closeLocal(local);
+  }
   context.keep(record.id, fd);
 }
 

@@ -3,7 +3,7 @@ import { AF, SYS } from '../abi.ts';
 import { RemoteError } from '../remote.ts';
 import type { RestoreContext } from './file-object.ts';
 import { borrow, closeLocal, errnoName, setSocketOption } from './local-calls.ts';
-import { setStatusFlags } from './paths.ts';
+import { setLocalFlags } from './paths.ts';
 import { setPeekOffset } from './socket-queue.ts';
 import { connectWaiting } from './unix-backlog.ts';
 import { disconnect, makeConnection, makePair } from './unix-connection.ts';
@@ -124,10 +124,10 @@ function setOptions(fd: number, record: Socket, context: RestoreContext): void {
     if (record.reuseAddress) setSocketOption(local, SO.reuseaddr, 1);
     if (record.receiveTimeoutUs) setSocketOption(local, SO.rcvtimeo, encodeTimeout(record.receiveTimeoutUs));
     if (record.sendTimeoutUs) setSocketOption(local, SO.sndtimeo, encodeTimeout(record.sendTimeoutUs));
+    setLocalFlags(local, record.flags);
   } finally {
     closeLocal(local);
   }
-  setStatusFlags(fd, record.flags, context);
 }
 
 /** struct timeval. */
