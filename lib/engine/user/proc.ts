@@ -39,8 +39,8 @@ export function listThreads(pid: number): number[] {
   return readdirSync(`/proc/${pid}/task`).map(Number);
 }
 
-/** Children by these threads of a process. */
-export function listChildren(pid: number, tids: readonly number[]): number[] {
+/** Children by any thread of a process, or by those given. */
+export function listChildren(pid: number, tids: readonly number[] = listThreads(pid)): number[] {
   const children: number[] = [];
   for (const tid of tids) {
     try {
