@@ -14,6 +14,9 @@ const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 const mirrors = ['http://deb.debian.org/debian-security', 'http://archive.debian.org/debian-security'];
 const limit = 300_000;
 
+/** The archive can't be reached, or does not have the suite any more. */
+export class NoArchive extends Error {}
+
 export class Apt {
   readonly #folder: string;
   readonly #suite: string;
@@ -60,7 +63,7 @@ export class Apt {
         cause ??= error;
       }
     }
-    throw new Error(`Debian's ${this.#suite} cannot be had`, { cause });
+    throw new NoArchive(`Debian's ${this.#suite} cannot be had`, { cause });
   }
 
   /** What a package depends on. */

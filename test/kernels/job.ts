@@ -38,8 +38,8 @@ export interface Mount {
 }
 
 export type Job =
-  /** Start each program, dump it onto the disk, end it. */
-  | { kind: 'dump'; kernel: string; mount: Mount; programs: readonly ProgramJob[] }
+  /** Start each program, dump it onto the disk, end it. `module`: path of pod.ko, which dumps then. */
+  | { kind: 'dump'; kernel: string; mount: Mount; programs: readonly ProgramJob[]; module?: string }
   /** Restart what another machine left on each disk, and let it judge itself. */
   | {
       kind: 'restart';

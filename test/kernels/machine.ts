@@ -19,6 +19,10 @@ export interface MachineOptions extends Start {
   cpu?: string;
   /** MiB. */
   memory?: number;
+  /** What emulates it; default: whatever is fastest. */
+  acceleration?: string;
+  /** More words for QEMU. */
+  more?: readonly string[];
   /** More words for the kernel's command line. */
   kernelOptions?: readonly string[];
   /** Unix socket on which QEMU takes commands (QMP). There is a USB port then: drives can be plugged in. */
@@ -68,6 +72,7 @@ export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
     kernelOptions = [],
     control,
   } = options;
+  const { acceleration = 'tcg', more = [] } = options;
   const initramfs = join(folder, `${name}.cpio`);
   writeFileSync(initramfs, makeInitramfs(options));
   const consoleFile = join(folder, `${name}.console`);
@@ -78,7 +83,7 @@ export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
   const child = spawn(
     'qemu-system-x86_64',
     [
-      ...['-accel', 'tcg', '-cpu', cpu, '-smp', '1', '-m', String(memory)],
+      ...['-accel', acceleration, ...more, '-cpu', cpu, '-smp', '1', '-m', String(memory)],
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-monitor', 'none', '-no-reboot'],
       ...['-chardev', `file,id=console,path=${consoleFile}`, '-serial', 'chardev:console'],
       ...['-chardev', 'stdio,id=events,signal=off', '-serial', 'chardev:events'],

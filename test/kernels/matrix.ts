@@ -15,6 +15,8 @@ export interface Setting {
   /** For disks, consoles and initramfs. */
   folder: string;
   say: (sentence: string) => void;
+  /** pod.ko by the kernel's name: the module dumps, plain sessions of root's. Default: the user engine, pods. */
+  modules?: ReadonlyMap<string, string>;
 }
 
 /** One outcome, and the kernel it was on. */
@@ -77,7 +79,14 @@ export class Matrix {
     await pool(
       atOnce,
       kernels.map((kernel) => () => {
-        const job: Job = { kind: 'dump', kernel: kernel.name, mount: placeOf(kernel, 0), programs };
+        const module = this.#setting.modules?.get(kernel.name);
+        const job: Job = {
+          kind: 'dump',
+          kernel: kernel.name,
+          mount: placeOf(kernel, 0),
+          programs,
+          ...(module ? { module } : {}),
+        };
         return this.#machine(kernel, `dump-${kernel.name}`, job, [{ path: this.#disk(kernel) }]);
       }),
     );

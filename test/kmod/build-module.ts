@@ -1,36 +1,51 @@
 /** pod.ko for a kernel of the test machines. */
 import { execFile } from 'node:child_process';
-import { copyFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { packageRoot } from '../../native/package-root.ts';
 import type { Kernel } from '../kernels/kernel.ts';
 
 const run = promisify(execFile);
 
-/** Of the 6.12 build wants a vmlinux with types for BTF, and 5.10's names a compiler of its day. */
-const settings = ['CONFIG_DEBUG_INFO_BTF_MODULES=', 'CC=gcc-12'];
+/** Debian's headers name the compiler of their day; any later one that is here does. */
+const compiler = () => ['/usr/bin/gcc-12', '/usr/bin/gcc'].find(existsSync) ?? 'gcc';
 
-/** Build it in a folder of its own below build/; its path, and what compiler and checks had to say. */
+/** Of the 6.12 build wants a vmlinux with types for BTF. A warning is a failure. */
+const settings = () => ['CONFIG_DEBUG_INFO_BTF_MODULES=', `CC=${compiler()}`, 'KCFLAGS=-Werror'];
+
+/** Build it in a folder of its own below build/, what has changed of it; its path, and what the build had to say. */
 export async function buildModule(
   kernel: Kernel,
   headers: string,
-  more: readonly string[] = [],
 ): Promise<{ module: string; said: string }> {
   const folder = join(packageRoot(), 'build/kmod', kernel.name);
-  rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   const source = join(packageRoot(), 'kmod');
-  for (const name of readdirSync(source).filter((each) => /\.[ch]$|^Makefile$/.test(each)))
-    copyFileSync(join(source, name), join(folder, name));
-  const jobs = '-j2';
+  const isSource = (name: string) => /\.[ch]$|^Makefile$/.test(name) && !name.endsWith('.mod.c');
+  const names = readdirSync(source).filter(isSource);
+  for (const name of readdirSync(folder).filter(isSource)) if (!names.includes(name)) rmSync(join(folder, name));
+  for (const name of names) {
+    const [from, to] = [join(source, name), join(folder, name)];
+    if (!existsSync(to) || !readFileSync(from).equals(readFileSync(to))) copyFileSync(from, to);
+  }
   const { stderr } = await run(
     'make',
-    ['-C', headers, `M=${folder}`, jobs, ...settings, ...more, 'modules'],
-    {
-      timeout: 600_000,
-      maxBuffer: 16 << 20,
-    },
+    ['-C', headers, `M=${folder}`, `-j${availableParallelism()}`, ...settings(), 'modules'],
+    { timeout: 900_000, maxBuffer: 16 << 20 },
   );
   return { module: join(folder, 'pod.ko'), said: stderr };
 }
+
+/** What reads /dev/pod in the guests (guest/reader.c); its path. */
+export async function buildReader(): Promise<string> {
+  const target = readerPath();
+  mkdirSync(dirname(target), { recursive: true });
+  const flags = ['-std=gnu11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-O2'];
+  const source = join(packageRoot(), 'test/kmod/guest/reader.c');
+  await run(process.env['CC'] ?? 'gcc', [...flags, '-I', join(packageRoot(), 'kmod'), source, '-o', target]);
+  return target;
+}
+
+export const readerPath = () => join(packageRoot(), 'build/kmod/reader');

@@ -1,20 +1,54 @@
-/** What a guest is told to do with the module, and what it tells. */
-import type { ProgramJob } from '../kernels/job.ts';
+/** What a guest is told to do with the module, and what it tells: the two sides speak in these. */
+
+/** One thing to try; each has one outcome. */
+export type Part =
+  /** Wrong requests, early close, killed readers. */
+  | { part: 'device' }
+  /** The same session by both engines. */
+  | { part: 'streams' }
+  /** A self-checking program, dumped by the module, killed, restarted by the user engine. */
+  | { part: 'cycle'; program: string; mode: 'restart' | 'thrice' }
+  /** One that holds what the module does not handle: named, nothing written, unharmed. */
+  | { part: 'refused'; program: string }
+  /** One session through that many generations. */
+  | { part: 'rounds'; rounds: number }
+  /** Readers killed at random moments. */
+  | { part: 'kills'; rounds: number }
+  /** The README's pipeline in a shell, with all filters. `drive`: a disk. */
+  | { part: 'pipeline'; drive: string };
 
 export interface KmodJob {
   /** Path of pod.ko, which the guest has where the host has it. */
   module: string;
-  /** Dumped by the module, killed, restarted by the user engine. */
-  handled: readonly ProgramJob[];
-  /** Refused by name, and unharmed. */
-  refused: readonly ProgramJob[];
+  parts: readonly Part[];
+}
+
+/** What each machine looks at in the end: the module's memory, that it goes and comes, the kernel's log. */
+export const lastChecks = ['leaks', 'unload', 'log'] as const;
+
+export const nameOf = (part: Part): string =>
+  part.part === 'cycle'
+    ? part.program
+    : part.part === 'refused'
+      ? `refused ${part.program}`
+      : part.part === 'rounds' || part.part === 'kills'
+        ? `${part.rounds} ${part.part}`
+        : part.part;
+
+export interface KmodOutcome {
+  event: 'outcome';
+  what: string;
+  /** `refused`: by name, as it must be, which is no pass. */
+  status: 'ok' | 'refused' | 'failed';
+  /** All that may tell why; of what went well: what was measured. */
+  story: string;
+  seconds: number;
 }
 
 export type KmodEvent =
   | { event: 'up'; release: string }
-  | { event: 'outcome'; what: string; report: string; seconds: number }
+  | KmodOutcome
+  /** Something long goes on. */
+  | { event: 'says'; text: string }
   | { event: 'error'; message: string }
   | { event: 'done' };
-
-/** Outcomes besides those of the programs. */
-export const checks = ['device', 'streams', 'unload', 'log'] as const;

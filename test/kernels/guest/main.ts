@@ -54,8 +54,16 @@ async function work(job: Job): Promise<void> {
     return;
   }
   mount(job.mount);
+  const module = job.kind === 'dump' ? job.module : undefined;
+  if (module !== undefined) execFileSync('/run/busybox', ['insmod', module]);
   for (const program of job.programs) {
-    if (job.kind === 'dump') tell(await new Session(job.mount, program).step('dump', job.kernel));
+    if (job.kind === 'dump')
+      tell(
+        await new Session(job.mount, program, module === undefined ? 'user' : 'kmod').step(
+          'dump',
+          job.kernel,
+        ),
+      );
     else await cycleOne(job.kernel, job.mount, program);
   }
   // What another machine shall find must be on the disk.

@@ -1,4 +1,5 @@
 /** One self-checking program on a test machine: dumped on one, restarted on the next (protocol: pod-test.h). */
+import { spawn } from 'node:child_process';
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildProgram, readProgram } from '../../tools/programs.ts';
@@ -27,10 +28,13 @@ export class Session {
   readonly #job: ProgramJob;
   readonly #folder: string;
   readonly #running: RunningProgram;
+  readonly #engine: 'user' | 'kmod';
   #story = '';
 
-  constructor(mount: Mount, job: ProgramJob) {
+  /** `engine`: who dumps. The module's sessions are plain ones: it takes no pod that has a console. */
+  constructor(mount: Mount, job: ProgramJob, engine: 'user' | 'kmod' = 'user') {
     this.#job = job;
+    this.#engine = engine;
     this.#folder = sessionFolder(mount, job);
     this.#running = new RunningProgram(join(this.#folder, 'work'));
   }
@@ -52,13 +56,21 @@ export class Session {
     chmodSync(work, 0o777);
     if (this.#job.as === 'nobody') for (const path of [this.#folder, work]) chownSync(path, nobody, nobody);
     const executable = await buildProgram(readProgram(this.#job.name));
-    await this.#must(['pod-run', '-d', '--name', this.#job.name, '--', executable, work]);
-    await this.#running.ready();
+    if (this.#engine === 'kmod')
+      spawn(executable, [work], { detached: true, stdio: 'ignore', cwd: '/' }).unref();
+    else await this.#must(['pod-run', '-d', '--name', this.#job.name, '--', executable, work]);
+    const pid = await this.#running.ready();
     await this.#running.beatOn(1);
     // In one step: what it did afterwards would be in its files, but not in the image.
     const image = join(this.#folder, 'image');
     const { status, story } = await this.#command(
-      ['pod-dump', '--then', 'kill', this.#job.name],
+      [
+        'pod-dump',
+        ...(this.#engine === 'kmod' ? ['--engine', 'kmod'] : []),
+        '--then',
+        'kill',
+        this.#engine === 'kmod' ? String(pid) : this.#job.name,
+      ],
       undefined,
       image,
     );
@@ -94,7 +106,9 @@ export class Session {
   async step(step: 'dump' | 'restart', kernel: string, from = kernel): Promise<Outcome> {
     const start = performance.now();
     const refused =
-      step === 'dump' ? mustRefuse(this.#job, kernel) : mustRefuseRestart(this.#job, from, kernel);
+      step === 'restart'
+        ? mustRefuseRestart(this.#job, from, kernel)
+        : this.#engine === 'user' && mustRefuse(this.#job, kernel);
     let status: Outcome['status'] = refused ? 'refused' : 0;
     try {
       await (step === 'dump' ? this.#dump(refused) : this.#restart(refused));
@@ -104,7 +118,7 @@ export class Session {
       for (const pid of this.#running.pids()) this.#story += describe(pid);
     }
     if (this.#running.pids().length > 0) {
-      await command(['pod-kill', this.#job.name], this.#job.as);
+      if (this.#engine === 'user') await command(['pod-kill', this.#job.name], this.#job.as);
       await this.#running.end();
     }
     return {

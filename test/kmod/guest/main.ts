@@ -4,40 +4,69 @@ import { existsSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { tell } from '../../kernels/guest/tell.ts';
 import { jobPath } from '../../kernels/initramfs.ts';
-import type { ProgramJob } from '../../kernels/job.ts';
 import { cycle } from '../../tools/cycle.ts';
 import { readProgram } from '../../tools/programs.ts';
-import { keepDescriptors } from '../../tools/running-program.ts';
-import type { KmodEvent, KmodJob } from '../job.ts';
+import { keepDescriptors, until } from '../../tools/running-program.ts';
+import { readerPath } from '../build-module.ts';
+import { type KmodEvent, type KmodJob, nameOf, type Part } from '../job.ts';
 import { checkDevice } from './check-device.ts';
 import { compareStreams } from './compare-streams.ts';
+import { runKills } from './kills.ts';
+import { readAllocations } from './leaks.ts';
+import { runPipeline } from './pipeline.ts';
+import { refuse } from './refuse.ts';
+import { runRounds } from './rounds.ts';
 
 const say = (event: KmodEvent) => tell(event);
+const saySentence = (text: string) => say({ event: 'says', text });
 const busybox = (...words: string[]) => execFileSync('/run/busybox', words, { encoding: 'utf8' });
 
-async function outcome(what: string, body: () => Promise<string> | string): Promise<void> {
+/** Text: what was measured. Throws what went wrong. */
+async function outcome(what: string, body: () => Promise<string> | string, good = 'ok' as 'ok' | 'refused') {
   const start = performance.now();
-  let report: string;
+  const done = (status: 'ok' | 'refused' | 'failed', story: string) =>
+    say({ event: 'outcome', what, status, story, seconds: (performance.now() - start) / 1000 });
   try {
-    report = await body();
+    done(good, await body());
   } catch (error) {
-    report = (error as Error).stack ?? String(error);
+    done('failed', (error as Error).stack ?? String(error));
   }
-  say({ event: 'outcome', what, report, seconds: (performance.now() - start) / 1000 });
 }
 
-const nameOf = ({ name, as }: ProgramJob) => (as === 'nobody' ? `${name} (user)` : name);
+/** For what reports `ok`, or the story of what went wrong. */
+async function mustBeOk(report: Promise<string>): Promise<string> {
+  const story = await report;
+  if (story !== 'ok') throw new Error(story);
+  return '';
+}
+
+const references = () => readFileSync('/sys/module/pod/refcnt', 'utf8').trim();
+
+/** Nothing is left of any dump: no reference, no memory. */
+async function checkLeaks(before: ReadonlyMap<string, number>): Promise<string> {
+  if (!(await until(() => references() === '0'))) throw new Error(`${references()} hold the module`);
+  let grown: string[] = [];
+  // What is freed after a grace period is still there for a moment.
+  await until(() => {
+    grown = [...readAllocations()]
+      .filter(([who, count]) => count > (before.get(who) ?? 0))
+      .map(([who, count]) => `${count} ${who} (${before.get(who) ?? 0} when it was loaded)`);
+    return grown.length === 0;
+  }, 20_000);
+  if (grown.length > 0) throw new Error(`the module still has:\n${grown.join('\n')}`);
+  return '';
+}
 
 /** Gone, and loads again: nothing of a session has kept it. */
 function unload(module: string): string {
   for (let turn = 0; turn < 3; turn++) {
     busybox('rmmod', 'pod');
-    if (existsSync('/dev/pod')) return 'after rmmod /dev/pod is still there';
+    if (existsSync('/dev/pod')) throw new Error('after rmmod /dev/pod is still there');
     busybox('insmod', module);
-    if (!existsSync('/dev/pod')) return 'after insmod there is no /dev/pod';
+    if (!existsSync('/dev/pod')) throw new Error('after insmod there is no /dev/pod');
   }
   busybox('rmmod', 'pod');
-  return 'ok';
+  return '';
 }
 
 const trouble =
@@ -47,22 +76,38 @@ function readLog(): string {
   const bad = busybox('dmesg')
     .split('\n')
     .filter((line) => trouble.test(line));
-  return bad.length === 0 ? 'ok' : bad.join('\n');
+  if (bad.length > 0) throw new Error(bad.join('\n'));
+  return '';
 }
 
-async function work(job: KmodJob): Promise<void> {
-  busybox('insmod', job.module);
-  await outcome('device', checkDevice);
-  await outcome('streams', compareStreams);
-  for (const program of job.handled)
-    await outcome(nameOf(program), () =>
-      cycle(readProgram(program.name), { mode: 'thrice', as: program.as, via: 'pid', engine: 'kmod' }),
-    );
-  for (const program of job.refused)
-    await outcome(`refused ${nameOf(program)}`, () =>
-      cycle(readProgram(program.name), { mode: 'refused', as: program.as, via: 'pid', engine: 'kmod' }),
-    );
-  await outcome('unload', () => unload(job.module));
+function run(part: Part): Promise<string> {
+  switch (part.part) {
+    case 'device':
+      return mustBeOk(checkDevice());
+    case 'streams':
+      return mustBeOk(compareStreams());
+    case 'cycle':
+      return mustBeOk(
+        cycle(readProgram(part.program), { mode: part.mode, as: 'root', via: 'pid', engine: 'kmod' }),
+      );
+    case 'refused':
+      return refuse(part.program);
+    case 'rounds':
+      return runRounds(part.rounds, saySentence);
+    case 'kills':
+      return runKills(part.rounds, readerPath(), saySentence);
+    case 'pipeline':
+      return runPipeline(part.drive);
+  }
+}
+
+async function work({ module, parts }: KmodJob): Promise<void> {
+  busybox('insmod', module);
+  const atFirst = readAllocations();
+  for (const part of parts)
+    await outcome(nameOf(part), () => run(part), part.part === 'refused' ? 'refused' : 'ok');
+  await outcome('leaks', () => checkLeaks(atFirst));
+  await outcome('unload', () => unload(module));
   await outcome('log', readLog);
 }
 
