@@ -66,7 +66,7 @@ exec busybox switch_root /newroot /run/busybox sh /run/first.sh
 /** The same process on the host's file system: runs the program, and ends the machine with what became of it. */
 const first = (
   program: readonly string[],
-) => `export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+) => `export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 POD_TEST_PATIENCE=300000
 echo $$ > /sys/fs/cgroup/login/cgroup.procs
 /run/busybox ifconfig lo 127.0.0.1 up
 /run/busybox hostname pod-guest

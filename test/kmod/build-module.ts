@@ -25,7 +25,8 @@ export async function buildModule(
   const source = join(packageRoot(), 'kmod');
   const isSource = (name: string) => /\.[ch]$|^Makefile$/.test(name) && !name.endsWith('.mod.c');
   const names = readdirSync(source).filter(isSource);
-  for (const name of readdirSync(folder).filter(isSource)) if (!names.includes(name)) rmSync(join(folder, name));
+  for (const name of readdirSync(folder).filter(isSource))
+    if (!names.includes(name)) rmSync(join(folder, name));
   for (const name of names) {
     const [from, to] = [join(source, name), join(folder, name)];
     if (!existsSync(to) || !readFileSync(from).equals(readFileSync(to))) copyFileSync(from, to);

@@ -38,8 +38,8 @@ export const nameOf = (part: Part): string =>
 export interface KmodOutcome {
   event: 'outcome';
   what: string;
-  /** `refused`: by name, as it must be, which is no pass. */
-  status: 'ok' | 'refused' | 'failed';
+  /** `refused`: by name, as it must be, which is no pass; `lacking`: not tried, as the processor has not what it needs. */
+  status: 'ok' | 'refused' | 'lacking' | 'failed';
   /** All that may tell why; of what went well: what was measured. */
   story: string;
   seconds: number;

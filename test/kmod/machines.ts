@@ -33,6 +33,7 @@ export class Machines {
   readonly #setting: Setting;
   passed = 0;
   refused = 0;
+  lacking = 0;
   readonly failures: string[] = [];
 
   constructor(setting: Setting) {
@@ -80,9 +81,11 @@ export class Machines {
     missing.delete(it.what);
     const { what, status, story, seconds } = it;
     const bad = status === 'failed';
-    say(`${name}: ${what}: ${bad ? 'FAILED' : story || status}, ${seconds.toFixed(1)} s`);
+    const how = bad ? 'FAILED' : [status, story].filter(Boolean).join(': ');
+    say(`${name}: ${what}: ${how}, ${seconds.toFixed(1)} s`);
     if (status === 'ok') this.passed += 1;
     else if (status === 'refused') this.refused += 1;
+    else if (status === 'lacking') this.lacking += 1;
     else {
       console.log(`\n== ${name}: ${what}\n${story}\n`);
       this.failures.push(`${name}: ${what} (above)`);

@@ -4,24 +4,42 @@ import { listPrograms } from '../tools/programs.ts';
 /** Whoever teaches the module one puts the program here. */
 export const handled: readonly string[] = [
   'pipes',
+  'children-unwaited',
+  'churn',
+  'churn-spawn',
+  'compute',
+  'credentials',
+  'devices',
+  'directories',
+  'linuxthreads',
+  'memory-attributes',
+  'memory-droppable',
+  'memory-edges',
+  'memory-files',
+  'memory-forked',
+  'memory-private',
+  'memory-shared',
+  'process-attributes',
   'registers',
   'regular-files',
-  'memory-shared',
-  'signal-pending',
+  'rseq-own',
+  'rseq-robust',
+  'sessions',
   'signal-handlers',
+  'signal-pending',
+  'vdso',
+  'wait-children',
+  'zombies',
 ];
 
 /** Those of each kind of state that are tried when time is short. */
 export const fewHandled: readonly string[] = ['pipes', 'memory-shared'];
 export const fewRefused: readonly string[] = ['epolls', 'memfds', 'unix-pairs'];
 
-/**
- * Not tried: `Via: pod` means a pod with a console, which is refused for that; a processor that lacks what a program
- * needs; what changes the whole computer.
- */
+/** Not tried is what only makes sense in a pod (`Via: pod`): a pod with a console is refused for its console. */
 export const refused = (): string[] =>
   listPrograms()
-    .filter(({ name, podOnly, lacking }) => !handled.includes(name) && !podOnly && lacking === undefined)
+    .filter(({ name, podOnly }) => !handled.includes(name) && !podOnly)
     .map(({ name }) => name);
 
 /** What the other parts of the harness work with. */

@@ -146,6 +146,7 @@ async function boot(ready: readonly Built[], folder: string): Promise<void> {
   failures.push(...machines.failures);
   passed += machines.passed;
   refusals += machines.refused;
+  lacking += machines.lacking;
   if (has('pairs')) {
     const matrix = new Matrix({
       programs: goodPrograms.map((name) => ({ name, as: 'root' })),
@@ -177,6 +178,7 @@ async function boot(ready: readonly Built[], folder: string): Promise<void> {
 
 let passed = 0;
 let refusals = 0;
+let lacking = 0;
 const ready: Built[] = [];
 for (const source of kernelSources) {
   if (positionals.length > 0 && !positionals.includes(source.name)) continue;
@@ -199,9 +201,10 @@ if (!values['build-only']) {
 }
 for (const failure of failures) console.log(`\n== ${failure}`);
 const seconds = ((performance.now() - start) / 1000).toFixed(0);
-if (absent.length > 0) console.log(`\nNOT TESTED, as Debian's archive can't be reached: ${absent.join(', ')}`);
+if (absent.length > 0)
+  console.log(`\nNOT TESTED, as Debian's archive can't be reached: ${absent.join(', ')}`);
 console.log(
-  `\n${passed} passed, ${refusals} refused as they must be, ${failures.length} failed (${seconds} s)`,
+  `\n${passed} passed, ${refusals} refused as they must be, ${lacking} not tried for want of a processor, ${failures.length} failed (${seconds} s)`,
 );
 const nothing = ready.length > 0 ? passed === 0 && !values['build-only'] : absent.length === 0;
 process.exitCode = failures.length > 0 || nothing ? 1 : 0;

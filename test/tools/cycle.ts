@@ -58,6 +58,8 @@ export interface CycleOptions {
   engine?: 'user' | 'kmod';
   /** Dumps of an undisturbed program; default 3. */
   dumps?: number;
+  /** Most that a command may take, ms; default 90 s. */
+  commandLimit?: number;
 }
 
 const nobody = 65534;
@@ -79,6 +81,7 @@ class Cycle {
   readonly #as: 'root' | 'nobody';
   readonly #via: 'pod' | 'pid';
   readonly #dumper: readonly string[];
+  readonly #commandLimit: number;
   /** Holds everything: `work` is the program's, `run` the runtime directory, images lie beside them. */
   readonly #folder: string;
   readonly #running: RunningProgram;
@@ -94,6 +97,7 @@ class Cycle {
     this.#as = options.as ?? (process.getuid!() === 0 ? 'root' : 'nobody');
     this.#via = options.via ?? 'pod';
     this.#dumper = ['pod-dump', ...(options.engine ? ['--engine', options.engine] : [])];
+    this.#commandLimit = options.commandLimit ?? 90_000;
     this.#folder = mkdtempSync(join(tmpdir(), `pod-cycle-${program.name}-`));
     chmodSync(this.#folder, 0o755);
     for (const name of ['work', 'run']) {
@@ -134,7 +138,7 @@ class Cycle {
       // stderr is a file: a pod that outlives the command may keep it.
       const stdio: StdioOptions = [files[0] || 'ignore', files[1] || 'ignore', errorFile];
       const child = spawn(program, args, { stdio, env: this.#environment(), cwd: '/' });
-      const limit = setTimeout(() => child.kill('SIGKILL'), 90_000);
+      const limit = setTimeout(() => child.kill('SIGKILL'), this.#commandLimit);
       const status = await new Promise<number | string>((resolve) => {
         child.on('exit', (code, signal) => resolve(code ?? signal ?? 'gone'));
         child.on('error', (error) => resolve(error.message));

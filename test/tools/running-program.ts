@@ -13,8 +13,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { native } from '../../native/index.ts';
 
-/** Most that anything of a test may take, ms: the machine may be busy. */
-export const patience = 60_000;
+/** Most that anything of a test may take, ms: the machine may be busy, and an emulated one is slow besides. */
+export const patience = Number(process.env['POD_TEST_PATIENCE'] ?? 60_000);
 
 /** Wait until `probe` gives something; undefined after `limit` ms. */
 export async function until<T>(probe: () => T | undefined | false, limit = patience): Promise<T | undefined> {

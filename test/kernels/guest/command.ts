@@ -6,7 +6,8 @@ import { packageRoot } from '../../../native/package-root.ts';
 import type { ProgramJob } from '../job.ts';
 
 export const nobody = 65534;
-const limit = 120_000;
+/** Against a hang only, ms: what takes a second may take a minute where many such machines share a processor. */
+const limit = 600_000;
 
 export interface Ended {
   status: number | string;

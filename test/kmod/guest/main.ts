@@ -8,7 +8,7 @@ import { cycle } from '../../tools/cycle.ts';
 import { readProgram } from '../../tools/programs.ts';
 import { keepDescriptors, until } from '../../tools/running-program.ts';
 import { readerPath } from '../build-module.ts';
-import { type KmodEvent, type KmodJob, nameOf, type Part } from '../job.ts';
+import { type KmodEvent, type KmodJob, type KmodOutcome, nameOf, type Part } from '../job.ts';
 import { checkDevice } from './check-device.ts';
 import { compareStreams } from './compare-streams.ts';
 import { runKills } from './kills.ts';
@@ -22,12 +22,17 @@ const saySentence = (text: string) => say({ event: 'says', text });
 const busybox = (...words: string[]) => execFileSync('/run/busybox', words, { encoding: 'utf8' });
 
 /** Text: what was measured. Throws what went wrong. */
-async function outcome(what: string, body: () => Promise<string> | string, good = 'ok' as 'ok' | 'refused') {
+async function outcome(
+  what: string,
+  body: () => Promise<string> | string,
+  { good = 'ok', lacking }: { good?: 'ok' | 'refused'; lacking?: string | undefined } = {},
+): Promise<void> {
   const start = performance.now();
-  const done = (status: 'ok' | 'refused' | 'failed', story: string) =>
+  const done = (status: KmodOutcome['status'], story: string) =>
     say({ event: 'outcome', what, status, story, seconds: (performance.now() - start) / 1000 });
   try {
-    done(good, await body());
+    if (lacking !== undefined) done('lacking', lacking);
+    else done(good, await body());
   } catch (error) {
     done('failed', (error as Error).stack ?? String(error));
   }
@@ -88,7 +93,13 @@ function run(part: Part): Promise<string> {
       return mustBeOk(compareStreams());
     case 'cycle':
       return mustBeOk(
-        cycle(readProgram(part.program), { mode: part.mode, as: 'root', via: 'pid', engine: 'kmod' }),
+        cycle(readProgram(part.program), {
+          mode: part.mode,
+          as: 'root',
+          via: 'pid',
+          engine: 'kmod',
+          commandLimit: 600_000,
+        }),
       );
     case 'refused':
       return refuse(part.program);
@@ -105,7 +116,10 @@ async function work({ module, parts }: KmodJob): Promise<void> {
   busybox('insmod', module);
   const atFirst = readAllocations();
   for (const part of parts)
-    await outcome(nameOf(part), () => run(part), part.part === 'refused' ? 'refused' : 'ok');
+    await outcome(nameOf(part), () => run(part), {
+      good: part.part === 'refused' ? 'refused' : 'ok',
+      lacking: 'program' in part ? readProgram(part.program).lacking : undefined,
+    });
   await outcome('leaks', () => checkLeaks(atFirst));
   await outcome('unload', () => unload(module));
   await outcome('log', readLog);
