@@ -5,6 +5,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { kindName } from '../../../lib/stream/kind.ts';
@@ -17,7 +18,6 @@ type Meta = Record<string, unknown>;
 const different: Record<string, readonly string[]> = {
   hello: ['engine', 'imageId', 'clocks', 'memory'],
   // Before Linux 6.3 no program is told of the global one, so the user engine asks for it wherever it might be.
-  mm: ['membarrier'],
 };
 
 interface Content {
@@ -36,6 +36,13 @@ const toText = (value: unknown) =>
           ? Object.fromEntries(Object.entries(each).sort(([a], [b]) => (a < b ? -1 : 1)))
           : each,
   );
+
+/** Before Linux 6.3 nobody is told of a registration for global memory barriers: the user engine takes it as given. */
+const globalBarriers = 4;
+const barriersAreTold = (() => {
+  const [major, minor] = release().split('.').map(Number) as [number, number];
+  return major > 6 || (major === 6 && minor >= 3);
+})();
 
 const pageSize = 4096;
 const zeros = Buffer.alloc(pageSize);
@@ -57,6 +64,11 @@ function read(image: Uint8Array): Content {
         return;
       }
       for (const field of different[name] ?? []) delete meta[field];
+      if (name === 'mm' && !barriersAreTold) {
+        const rest = Number(meta['membarrier'] ?? 0) & ~globalBarriers;
+        if (rest === 0) delete meta['membarrier'];
+        else meta['membarrier'] = rest;
+      }
       const data = frame.data.length > 0 ? ` ${createHash('sha256').update(frame.data).digest('hex')}` : '';
       content.records.push(`${name} ${toText(meta)}${data}`);
     },
