@@ -17,7 +17,6 @@ type Meta = Record<string, unknown>;
 /** By record: what is of the moment, or of the engine. */
 const different: Record<string, readonly string[]> = {
   hello: ['engine', 'imageId', 'clocks', 'memory'],
-  // Before Linux 6.3 no program is told of the global one, so the user engine asks for it wherever it might be.
 };
 
 interface Content {
