@@ -13,8 +13,13 @@ import { finishPlain, startPlain } from './plain-session.ts';
 const program = 'pipes';
 const runtime = '/run/pod-rounds';
 
-/** Growth in the second half that is noise (free lists of the processors), KiB; two pages a round of 1,000 are more. */
-const noise = 3072;
+/**
+ * Growth that is noise, KiB. What is on its way (buffers of 9p, lists of the processors) comes and goes by ten megabytes,
+ * so the least of each half is compared; three pages lost in each of 1,000 rounds are more.
+ */
+const noise = 4096;
+/** How often memory is looked at. */
+const looks = 20;
 /** A round may take this often the time of the first ones: guests share a busy computer. */
 const slower = 6;
 /** Rounds below which a tenth is too few to compare. */
@@ -52,7 +57,7 @@ export async function runRounds(rounds: number, say: (sentence: string) => void)
   let round = 0;
   try {
     for (; round < rounds; round++) {
-      if (round % Math.ceil(rounds / 10) === 0) memory.push(readMemory());
+      if (round % Math.ceil(rounds / looks) === 0) memory.push(readMemory());
       const image = new Collector();
       let start = performance.now();
       await dumpSession(findSession(target), { producer: 'test', fate: 'kill', engine: 'kmod' }, image);
@@ -91,8 +96,9 @@ function judge(dumps: readonly number[], restarts: readonly number[], memory: re
     first: median(all.slice(0, tenth)),
     last: median(all.slice(-tenth)),
   }));
-  // Of the second half: whatever is used once was used by then.
-  const grown = memory.at(-1)!.unaccounted - memory[memory.length >> 1]!.unaccounted;
+  const least = (some: readonly Memory[]) => Math.min(...some.map(({ unaccounted }) => unaccounted));
+  const half = memory.length >> 1;
+  const grown = least(memory.slice(half)) - least(memory.slice(0, half));
   const found = [
     ...times.map(
       ({ name, first, last }) =>
