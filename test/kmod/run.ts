@@ -18,7 +18,7 @@ import { buildModule, buildReader } from './build-module.ts';
 import { fetchHeaders } from './fetch-headers.ts';
 import type { Part } from './job.ts';
 import { type Built, Machines } from './machines.ts';
-import { alwaysNeeded, fewHandled, fewRefused, handled, refused } from './programs.ts';
+import { alwaysNeeded, fewHandled, fewRefused, handled, limits, refused } from './programs.ts';
 import { measureSpeed } from './speed.ts';
 
 const pieces = ['inside', 'campaigns', 'pipeline', 'pairs', 'speed'] as const;
@@ -201,6 +201,8 @@ if (!values['build-only']) {
 }
 for (const failure of failures) console.log(`\n== ${failure}`);
 const seconds = ((performance.now() - start) / 1000).toFixed(0);
+if (!short && !values.programs)
+  for (const [program, limit] of Object.entries(limits)) console.log(`\nnot whole: ${program}: ${limit}`);
 if (absent.length > 0)
   console.log(`\nNOT TESTED, as Debian's archive can't be reached: ${absent.join(', ')}`);
 console.log(
