@@ -71,8 +71,9 @@ export async function runMachine(options: MachineOptions): Promise<MachineEnd> {
     memory = 1536,
     kernelOptions = [],
     control,
+    acceleration = 'tcg',
+    more = [],
   } = options;
-  const { acceleration = 'tcg', more = [] } = options;
   const initramfs = join(folder, `${name}.cpio`);
   writeFileSync(initramfs, makeInitramfs(options));
   const consoleFile = join(folder, `${name}.console`);
