@@ -147,6 +147,8 @@ static int dump_file(struct pod_session *s, const struct pod_file *f)
 	error = pod_check_locks(s, f->file, f->task->files, f->task);
 	if (error)
 		return error;
+	if (pod_is_eventfd(f->file))
+		return pod_dump_eventfd(s, f);
 	if (S_ISREG(mode))
 		return pod_dump_regular(s, f);
 	if ((f->file->f_mode & FMODE_PATH) && !S_ISDIR(mode))
@@ -336,12 +338,12 @@ int pod_collect_folder(struct pod_session *s, struct pod_process *p)
 	mask = fs->umask;
 	spin_unlock(&fs->lock);
 	o = pod_open(&meta);
-	error = pod_path(s, &root, p->leader, "its root directory", &name);
-	if (!error && strcmp(name, "/"))
+	name = d_path(&root, s->page, PAGE_SIZE);
+	if (IS_ERR(name) || strcmp(name, "/"))
 		error = pod_refuse_task(s, p->leader, -EOPNOTSUPP,
 					"use --engine user",
 					"its root directory (%s) is not that of its mounts, which the module does not handle yet",
-					name);
+					IS_ERR(name) ? "?" : name);
 	if (!error)
 		error = pod_path(s, &cwd, p->leader, "its working directory",
 				 &name);

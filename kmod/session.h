@@ -70,6 +70,14 @@ enum pod_section {
 	POD_SECTIONS,
 };
 
+/* What an image asks of a kernel, in the order of the names in HELLO. */
+enum pod_need {
+	POD_NEEDS_EVENTFD = 1,
+	POD_NEEDS_ROBUST = 2,
+	POD_NEEDS_TIMERS = 4,
+	POD_NEEDS_RSEQ = 8,
+};
+
 enum pod_state {
 	POD_NEW,
 	POD_READY,	/* the whole stream can be read */
@@ -102,7 +110,7 @@ struct pod_session {
 	struct pod_shared segments;	/* inodes */
 	struct pod_shared segment_files;
 	u32 next_file;
-	bool has_rseq, has_robust, uses_shm;
+	u32 needs;			/* enum pod_need */
 	bool released;			/* let go on by POD_IOC_THAW */
 	bool failed;			/* the stream ends in ERROR */
 
@@ -207,6 +215,8 @@ void pod_put_pending(struct pod_buf *b, struct pod_open *o,
 		     struct sigpending *pending, struct task_struct *t);
 void pod_put_signals(struct pod_buf *b, struct pod_open *o,
 		     struct task_struct *t);
+
+/* timers.c */
 int pod_put_timers(struct pod_session *s, struct pod_buf *b,
 		   struct pod_open *o, struct task_struct *t);
 
@@ -249,5 +259,7 @@ int pod_dump_regular(struct pod_session *s, const struct pod_file *f);
 int pod_dump_directory(struct pod_session *s, const struct pod_file *f);
 int pod_dump_device(struct pod_session *s, const struct pod_file *f);
 int pod_dump_pipe(struct pod_session *s, const struct pod_file *f);
+bool pod_is_eventfd(struct file *file);
+int pod_dump_eventfd(struct pod_session *s, const struct pod_file *f);
 
 #endif

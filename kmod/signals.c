@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Signals: handlers, masks, what is pending; and timers, which make signals. */
-#include <linux/hrtimer.h>
+/* Signals: handlers, masks, what is pending. */
 #include <linux/mm.h>
-#include <linux/posix-timers.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/signal.h>
@@ -135,55 +133,4 @@ void pod_put_signals(struct pod_buf *b, struct pod_open *o,
 	POD_U64(b, &stack, "size", t->sas_ss_size);
 	POD_INT(b, &stack, "flags", (u32)(t->sas_ss_flags & SS_FLAG_BITS));
 	pod_close_map(b, stack);
-}
-
-static bool has_posix_timers(struct signal_struct *signal)
-{
-#ifdef CONFIG_POSIX_TIMERS
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
-	return !hlist_empty(&signal->posix_timers);
-#else
-	return !list_empty(&signal->posix_timers);
-#endif
-#else
-	return false;
-#endif
-}
-
-/* setitimer(2), in microseconds as it tells them. */
-int pod_put_timers(struct pod_session *s, struct pod_buf *b,
-		   struct pod_open *o, struct task_struct *t)
-{
-#ifdef CONFIG_POSIX_TIMERS
-	struct signal_struct *signal = t->signal;
-	struct pod_open list, timer;
-	s64 left = 0, every;
-
-	if (has_posix_timers(signal))
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
-				       "it has timers (timer_create), which the module does not handle yet");
-	if (signal->it[CPUCLOCK_VIRT].expires || signal->it[CPUCLOCK_PROF].expires ||
-	    signal->it[CPUCLOCK_VIRT].incr || signal->it[CPUCLOCK_PROF].incr)
-		return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
-				       "it has a timer of processor time (ITIMER_VIRTUAL, ITIMER_PROF), which the module does not handle yet");
-	spin_lock_irq(&sighand_of(t)->siglock);
-	if (hrtimer_active(&signal->real_timer)) {
-		left = ktime_to_us(hrtimer_get_remaining(&signal->real_timer));
-		left = max_t(s64, left, 1) * NSEC_PER_USEC;
-	}
-	every = ktime_to_us(signal->it_real_incr) * NSEC_PER_USEC;
-	spin_unlock_irq(&sighand_of(t)->siglock);
-	if (!left && !every)
-		return 0;
-	pod_field(b, o, "itimers");
-	list = pod_open(b);
-	timer = pod_open(b);
-	POD_INT(b, &timer, "which", 0);
-	POD_U64(b, &timer, "valueNs", left);
-	POD_U64(b, &timer, "intervalNs", every);
-	pod_close_map(b, timer);
-	list.count++;
-	pod_close_array(b, list);
-#endif
-	return 0;
 }

@@ -354,8 +354,13 @@ static void put_words(struct pod_buf *b, struct pod_open *o, const char *key,
 
 static void put_hello(struct pod_session *s, struct task_struct *t)
 {
+	/* As enum pod_need has them. */
+	static const char *const needs[] = {
+		"eventfd", "futex-lists", "posix-timers", "rseq",
+	};
 	struct pod_buf meta = {};
 	struct pod_open o = pod_open(&meta), list;
+	int i;
 
 	POD_STR(&meta, &o, "producer", s->ask.producer);
 	POD_STR(&meta, &o, "engine", "kmod");
@@ -370,12 +375,10 @@ static void put_hello(struct pod_session *s, struct task_struct *t)
 	pod_strn(&meta, s->ask.image_id, POD_IMAGE_ID);
 	pod_field(&meta, &o, "requires");
 	list = pod_open(&meta);
-	if (s->has_robust) {
-		pod_str(&meta, "futex-lists");
-		list.count++;
-	}
-	if (s->has_rseq) {
-		pod_str(&meta, "rseq");
+	for (i = 0; i < ARRAY_SIZE(needs); i++) {
+		if (!(s->needs & BIT(i)))
+			continue;
+		pod_str(&meta, needs[i]);
 		list.count++;
 	}
 	pod_close_array(&meta, list);
@@ -490,7 +493,7 @@ static void put_thread(struct pod_session *s, struct pod_process *p,
 		POD_U64(&meta, &inner, "length",
 			sizeof(struct robust_list_head));
 		pod_close_map(&meta, inner);
-		s->has_robust = true;
+		s->needs |= POD_NEEDS_ROBUST;
 	}
 	if (t->clear_child_tid)
 		POD_U64(&meta, &o, "clearChildTid",
@@ -504,7 +507,7 @@ static void put_thread(struct pod_session *s, struct pod_process *p,
 		POD_INT(&meta, &inner, "signature", t->rseq_sig);
 		POD_INT(&meta, &inner, "flags", 0);
 		pod_close_map(&meta, inner);
-		s->has_rseq = true;
+		s->needs |= POD_NEEDS_RSEQ;
 	}
 #endif
 	if (t->pdeath_signal)
