@@ -46,7 +46,9 @@ static void check(void) {
 	EQUAL(count_of(some), 123456789012);
 	EQUAL(count_of(largest), LARGEST);
 	EQUAL(count_of(semaphore), 3);
-	EQUAL(count_of(shared), 40);
+	/* The child may see first that it is over, and has added then. */
+	uint64_t both = count_of(shared);
+	if (both != 42) EQUAL(both, 40);
 	EQUAL(count_of(duplicate), 123456789012);
 	EQUAL(count_of(full), LARGEST - 2);
 	CHECKF(!read_over, "a blocked read came back");
