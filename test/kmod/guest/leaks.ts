@@ -7,6 +7,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const mark = /\[pod\]/;
+/** Functions by which others get their memory. */
+const allocator =
+  /^(_*kv?m?z?alloc|_*kmem_cache_alloc|_*slab|_*krealloc|kmemdup|kstrdup|_*kmalloc|memdup|_*kvmalloc|set_track)/;
 
 /** Linux 5.10 has them among the caches' attributes, later ones in debugfs. */
 function traceFiles(): string[] {
@@ -40,10 +43,16 @@ export function readAllocations(): Map<string, number> {
       continue;
     }
     read += 1;
-    // `COUNT FUNCTION[ [MODULE]] age=…`; from Linux 5.18 on the way there follows, a line a caller.
+    // `COUNT FUNCTION[ [MODULE]] age=…`; later kernels have the way there below it, a line a caller.
+    let count = 0;
     for (const line of text.split('\n')) {
-      const call = /^\s*(\d+) (\S+(?: \[\w+\])?)/.exec(line);
-      if (call && mark.test(call[2]!)) add(call[2]!.replace(/\/0x\w+/, ''), Number(call[1]));
+      const first = /^\s*(\d+) (?=\S+\+)/.exec(line);
+      if (first) count = Number(first[1]);
+      const [call] = /[a-z_]\S*\+0x\S+(?: \[\w+\])?/i.exec(line) ?? [];
+      // Whoever asked an allocator counts, not the allocator.
+      if (count === 0 || call === undefined || allocator.test(call)) continue;
+      if (mark.test(call)) add(call.replace(/\/0x\w+/, ''), count);
+      count = 0;
     }
   }
   if (read === 0) throw new Error('this kernel tells nobody who allocates: slub_debug=U is missing');
