@@ -133,6 +133,8 @@ static void *be_apart(void *argument) {
 	gid_t groups[] = { 9, 8 };
 	EQUAL(syscall(SYS_setgroups, 2, groups), 0);
 	EQUAL(syscall(SYS_setresuid, 21, 22, 0), 0);
+	/* Which the change has reset, for all threads. */
+	EQUAL(prctl(PR_SET_DUMPABLE, 1), 0);
 	struct view view;
 	look(&view);
 	CHECK(strcmp(view.text[0], "21\t22\t0\t22") == 0);

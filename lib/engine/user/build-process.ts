@@ -308,8 +308,8 @@ export function* setCredentials(
 }
 
 /**
- * PR_SET_DUMPABLE is reset by a change of credentials, so it comes behind them. Nobody can set 2, which differs from 0
- * only in that root gets a core file.
+ * Behind the credentials of all threads: when any of them changes its own, the flag of their address space is reset.
+ * Nobody can set 2, which differs from 0 only in that root gets a core file.
  */
 export function* setLate(dumpable: number | undefined, deathSignal: number | undefined): Asking<void> {
   const calls: Word[][] = [];

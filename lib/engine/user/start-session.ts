@@ -177,11 +177,12 @@ export class SessionStart {
       restoreFilters(tasks, records, this.#made.image.filters);
     }
     const { capabilities } = this.#made;
-    askTasks(threads, function* (remote, { task, thread, leads }) {
-      const { credentials, parentDeathSignal } = thread.record;
-      yield* build.setCredentials(task, remote, build.cutCredentials(credentials, capabilities), warn);
-      yield* build.setLate(leads?.dumpable, parentDeathSignal);
-    });
+    askTasks(threads, (remote, { task, thread }) =>
+      build.setCredentials(task, remote, build.cutCredentials(thread.record.credentials, capabilities), warn),
+    );
+    askTasks(threads, (_remote, { thread, leads }) =>
+      build.setLate(leads?.dumpable, thread.record.parentDeathSignal),
+    );
     const spaces = [...new Set(sets.map(({ image }) => image.record.mm))].map((id) =>
       needed(this.#made.spaces, id, 'address space'),
     );
