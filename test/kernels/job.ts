@@ -19,6 +19,11 @@ const untold: Record<string, readonly string[]> = {
 export const mustRefuse = ({ name, as }: ProgramJob, kernel: string): boolean =>
   isRefused(name, as) || untold[name]?.includes(kernel) === true;
 
+/** What a kernel tells nobody of (docs/coverage.md), so that only the module can refuse it. */
+const hidden: Record<string, readonly string[]> = { dispatched: ['6.1'] };
+export const isHidden = (program: string, kernel: string): boolean =>
+  hidden[program]?.includes(kernel) === true;
+
 /** What a kernel cannot make again, of a session dumped on a later one: restarts must be refused there, by name. */
 const unmakable: Record<string, { needs: readonly string[] }> = {
   // A descriptor of a thread: Linux 6.9. Before, the program has none.
@@ -54,7 +59,7 @@ export type Job =
 /**
  * One program is through, with one step. `status` is that of the command that decided: 0, or pod-dump's or
  * pod-restart's, or `program` when all commands went well and the program itself complains, or `refused` when it
- * was refused as it must be.
+ * was refused as it must be, or `lacking` when processor or kernel have not what the program needs: not tried.
  */
 export interface Outcome {
   event: 'outcome';
@@ -68,7 +73,8 @@ export interface Outcome {
   seconds: number;
 }
 
-export const isGood = (status: Outcome['status']): boolean => status === 0 || status === 'refused';
+export const isGood = (status: Outcome['status']): boolean =>
+  status === 0 || status === 'refused' || status === 'lacking';
 
 export type GuestEvent =
   | { event: 'up'; release: string }

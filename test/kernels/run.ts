@@ -112,9 +112,12 @@ if (!values.fetch) {
   console.log(`\n${formatTable(matrix.results)}\n`);
   const good = matrix.results.filter(({ status }) => status === 0).length;
   const refused = matrix.results.filter(({ status }) => status === 'refused').length;
-  const bad = matrix.results.length - good - refused + matrix.failures.length;
+  const lacking = matrix.results.filter(({ status }) => status === 'lacking').length;
+  const bad = matrix.results.length - good - refused - lacking + matrix.failures.length;
   const seconds = ((performance.now() - start) / 1000).toFixed(0);
-  console.log(`${good} passed, ${refused} refused as they must be, ${bad} failed (${seconds} s)`);
+  console.log(
+    `${good} passed, ${refused} refused as they must be, ${lacking} not tried for want of a processor or kernel, ${bad} failed (${seconds} s)`,
+  );
   if (bad > 0 || good === 0) failed = true;
 }
 process.exitCode = failed ? 1 : 0;

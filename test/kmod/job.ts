@@ -38,7 +38,7 @@ export const nameOf = (part: Part): string =>
 export interface KmodOutcome {
   event: 'outcome';
   what: string;
-  /** `refused`: by name, as it must be, which is no pass; `lacking`: not tried, as the processor has not what it needs. */
+  /** `refused`: by name, as it must be, which is no pass; `lacking`: not tried, as processor or kernel have not what it needs. */
   status: 'ok' | 'refused' | 'lacking' | 'failed';
   /** All that may tell why; of what went well: what was measured. */
   story: string;

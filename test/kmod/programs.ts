@@ -24,7 +24,6 @@ export const handled: readonly string[] = [
   'regular-files',
   'rseq-own',
   'rseq-robust',
-  'sessions',
   'signal-handlers',
   'signal-pending',
   'timers-interval',
@@ -38,8 +37,9 @@ export const handled: readonly string[] = [
 export const fewHandled: readonly string[] = ['pipes', 'memory-shared'];
 export const fewRefused: readonly string[] = ['epolls', 'memfds', 'unix-pairs'];
 
-/** Neither: what goes, but not whole, by program. It is told at the end of each whole run, and counts as nothing. */
+/** Neither, by program, and why. It is told at the end of each whole run, and counts as nothing. */
 export const limits: Readonly<Record<string, string>> = {
+  sessions: 'it wants its parent to be the same, and that of a plain session is outside',
   'memory-forked': 'pages that fork shares are sent for each process, and are shared no more (docs/kmod.md)',
 };
 

@@ -202,11 +202,11 @@ if (!values['build-only']) {
 for (const failure of failures) console.log(`\n== ${failure}`);
 const seconds = ((performance.now() - start) / 1000).toFixed(0);
 if (!short && !values.programs)
-  for (const [program, limit] of Object.entries(limits)) console.log(`\nnot whole: ${program}: ${limit}`);
+  for (const [program, limit] of Object.entries(limits)) console.log(`\nnot tried: ${program}: ${limit}`);
 if (absent.length > 0)
   console.log(`\nNOT TESTED, as Debian's archive can't be reached: ${absent.join(', ')}`);
 console.log(
-  `\n${passed} passed, ${refusals} refused as they must be, ${lacking} not tried for want of a processor, ${failures.length} failed (${seconds} s)`,
+  `\n${passed} passed, ${refusals} refused as they must be, ${lacking} not tried for want of a processor or kernel, ${failures.length} failed (${seconds} s)`,
 );
 const nothing = ready.length > 0 ? passed === 0 && !values['build-only'] : absent.length === 0;
 process.exitCode = failures.length > 0 || nothing ? 1 : 0;

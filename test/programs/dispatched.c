@@ -1,4 +1,8 @@
-/* System calls that a thread hands to a handler of its own, as Wine does: refused. */
+/*
+ * System calls that a thread hands to a handler of its own, as Wine does: refused.
+ *
+ * Since: 5.11
+ */
 #include "pod-test.h"
 
 #define DISPATCH 59

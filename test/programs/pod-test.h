@@ -13,6 +13,7 @@
  *   As: root       it cannot do its work as an ordinary user
  *   Via: pod       it only makes sense inside a pod
  *   Needs: FLAG    the processor must have it: a flag of /proc/cpuinfo
+ *   Since: 5.11    so must the kernel: its version
  */
 #ifndef POD_TEST_H
 #define POD_TEST_H

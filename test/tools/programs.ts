@@ -4,6 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { release } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { cpuFlags } from '../../lib/engine/user/preflight.ts';
@@ -19,7 +20,7 @@ export interface Program {
   rootOnly: boolean;
   /** `Via: pod`: only makes sense inside a pod. */
   podOnly: boolean;
-  /** `Needs: FLAG`, of /proc/cpuinfo, and this processor does not have it: why the program can't work here. */
+  /** Why the program can't work here: `Needs: FLAG`, of /proc/cpuinfo, or `Since: VERSION`, of the kernel. */
   lacking: string | undefined;
   /** Names of the damages that --break can do. */
   breaks: string[];
@@ -41,7 +42,7 @@ export function readProgram(name: string): Program {
     flags: field('Build')?.split(/\s+/) ?? [],
     rootOnly: field('As') === 'root',
     podOnly: field('Via') === 'pod',
-    lacking: lackingFlag(field('Needs')),
+    lacking: lackingFlag(field('Needs')) ?? lackingKernel(field('Since')),
     breaks: [...new Set([...whole.matchAll(/pod_break\("([a-z0-9-]+)"\)/g)].map((match) => match[1]!))],
   };
 }
@@ -49,6 +50,13 @@ export function readProgram(name: string): Program {
 function lackingFlag(flag: string | undefined): string | undefined {
   if (flag === undefined || cpuFlags().includes(flag)) return undefined;
   return `this processor has no ${flag}`;
+}
+
+function lackingKernel(since: string | undefined): string | undefined {
+  const [major, minor] = release().split('.').map(Number) as [number, number];
+  const [wantedMajor, wantedMinor] = (since ?? '0.0').split('.').map(Number) as [number, number];
+  if (major > wantedMajor || (major === wantedMajor && minor >= wantedMinor)) return undefined;
+  return `this kernel is older than ${since}`;
 }
 
 /** All programs, by name. */

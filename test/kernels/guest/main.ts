@@ -6,7 +6,7 @@ import { cycle } from '../../tools/cycle.ts';
 import { readProgram } from '../../tools/programs.ts';
 import { keepDescriptors } from '../../tools/running-program.ts';
 import { jobPath } from '../initramfs.ts';
-import { type Job, type Mount, mustRefuse, type ProgramJob } from '../job.ts';
+import { isHidden, type Job, type Mount, mustRefuse, type ProgramJob } from '../job.ts';
 import { Session } from './session.ts';
 import { tell } from './tell.ts';
 import { runTest } from './tests.ts';
@@ -19,6 +19,18 @@ function mount({ device, path }: Mount): void {
 
 function unmount({ path }: Mount): void {
   execFileSync('/run/busybox', ['umount', path]);
+}
+
+/** Told instead of tried: what the program needs is not here, or the user engine can't see it. */
+function tellLacking(
+  { kind: step, kernel, ...job }: Extract<Job, { kind: 'dump' | 'cycle' }>,
+  { name, as }: ProgramJob,
+): boolean {
+  const unseen = !('module' in job) && isHidden(name, kernel) ? 'this kernel tells nobody of it' : undefined;
+  const lacking = readProgram(name).lacking ?? unseen;
+  if (lacking !== undefined)
+    tell({ event: 'outcome', step, program: name, as, status: 'lacking', story: lacking, seconds: 0 });
+  return lacking !== undefined;
 }
 
 async function cycleOne(kernel: string, place: Mount, { name, as }: ProgramJob): Promise<void> {
@@ -57,6 +69,7 @@ async function work(job: Job): Promise<void> {
   const module = job.kind === 'dump' ? job.module : undefined;
   if (module !== undefined) execFileSync('/run/busybox', ['insmod', module]);
   for (const program of job.programs) {
+    if (tellLacking(job, program)) continue;
     if (job.kind === 'dump')
       tell(
         await new Session(job.mount, program, module === undefined ? 'user' : 'kmod').step(
