@@ -25,15 +25,17 @@ export const isHidden = (program: string, kernel: string): boolean =>
   hidden[program]?.includes(kernel) === true;
 
 /** What a kernel cannot make again, of a session dumped on a later one: restarts must be refused there, by name. */
-const unmakable: Record<string, { needs: readonly string[] }> = {
+const unmakable: Record<string, { from: readonly string[]; on: readonly string[] }> = {
   // A descriptor of a thread: Linux 6.9. Before, the program has none.
-  pidfds: { needs: ['6.12'] },
+  pidfds: { from: ['6.12'], on: ['5.10', '6.1'] },
+  // An overlay that tells its `uuid` is of Linux 6.6, and taken since 5.12.
+  mounts: { from: ['6.12'], on: ['5.10'] },
 };
 
 /** What must be refused by name (exit 12), and leave nothing. */
 export const mustRefuseRestart = ({ name }: ProgramJob, from: string, kernel: string): boolean => {
-  const needs = unmakable[name]?.needs;
-  return needs?.includes(from) === true && !needs.includes(kernel);
+  const pairs = unmakable[name];
+  return pairs?.from.includes(from) === true && pairs.on.includes(kernel);
 };
 
 /** A disk of the guest, and where it belongs: a session's files must be at the same path on every machine. */
