@@ -4,6 +4,7 @@
  * when contents come. What would be in the way (read-only, noexec) is set last.
  */
 import { constants } from 'node:fs';
+import { release } from 'node:os';
 import { posix } from 'node:path';
 import { native } from '../../../../native/index.ts';
 import type { Records } from '../../../image/record.ts';
@@ -190,7 +191,7 @@ export class PlaceBuilder {
     return this.#host.remote.putString(text);
   }
 
-  #call(path: string, { type, source }: MountRecord, words: readonly (bigint | number)[]): bigint {
+  #call(path: string, { type, source, options }: MountRecord, words: readonly (bigint | number)[]): bigint {
     const [result] = this.#host.remote.run([words]);
     if (result! >= 0n) return result!;
     const errno = Number(-result!);
@@ -204,11 +205,7 @@ export class PlaceBuilder {
     throw new PodError(
       'cannot-restart',
       `${path}${from} can't be ${what} here (${errnoName(errno)})`,
-      errno === 2
-        ? 'bring the folder or file to this computer under the same path'
-        : errno === 1
-          ? 'restart as who may mount (root)'
-          : undefined,
+      hintFor(errno, options),
     );
   }
 
@@ -300,4 +297,12 @@ export function broughtAlong(image: Pick<ImageRecords, 'places'>): (path: string
     }
   }
   return (path) => laid.has(path) || mounts.some((place) => beneath(path, place.path));
+}
+
+function hintFor(errno: number, options: string | undefined): string | undefined {
+  if (errno === 1) return 'restart as who may mount (root)';
+  if (errno === 2) return 'bring the folder or file to this computer under the same path';
+  if (errno === 22 && options)
+    return `a later kernel may take its options (${options}); here is Linux ${release()}`;
+  return undefined;
 }
