@@ -2,7 +2,8 @@
  * Raw descriptors as the two ends of a chain. Never process.stdin or process.stdout: touching them sets
  * O_NONBLOCK and makes writeSync throw EAGAIN. A descriptor that somebody else made non-blocking is waited for.
  */
-import { closeSync, readSync, writevSync } from 'node:fs';
+import { closeSync, openSync, readSync, writevSync } from 'node:fs';
+import { native } from '../../native/index.ts';
 import { PodError } from './error.ts';
 import type { Sink } from './sink.ts';
 
@@ -40,6 +41,27 @@ export function pump(fd: number, sink: Sink, bufferSize = 1 << 20): void {
     sink.abort(cause);
     throw cause;
   }
+}
+
+const sysFcntl = 72;
+const dupCloseOnExec = 1030;
+const sysDup3 = 292;
+
+/**
+ * close(2), but a standard number is not given out again: a thread that starts just then (a filter's worker) would have
+ * its event loop in it, and libuv ends the process that closes such a one.
+ */
+function closeDescriptor(fd: number): void {
+  if (fd > 2) {
+    closeSync(fd);
+    return;
+  }
+  const last = Number(native().syscall(sysFcntl, fd, dupCloseOnExec, 3));
+  const nothing = openSync('/dev/null', 'r+');
+  native().syscall(sysDup3, nothing, fd, 0);
+  closeSync(nothing);
+  // Now the reader sees the end, and a late error of writing is told.
+  closeSync(last);
 }
 
 const gather = 64 << 10;
@@ -81,7 +103,7 @@ export class DescriptorSink implements Sink {
 
   end(): void {
     this.flush();
-    if (this.#close) closeSync(this.#fd);
+    if (this.#close) closeDescriptor(this.#fd);
   }
 
   /** What was written by a failing stage (an ERROR frame, say) still goes out; the descriptor closes. */

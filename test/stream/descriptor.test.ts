@@ -102,3 +102,19 @@ t.test('pump aborts the sink with the first cause and throws it', async (t) => {
   t.throws(() => pump(openSync(path, 'r'), sink), cause);
   t.strictSame(calls, ['abc', cause]);
 });
+
+t.test('a standard descriptor ends for its reader, and nobody gets its number', (t) => {
+  const module = new URL('../../lib/stream/descriptor.js', import.meta.url).href;
+  const program = `
+    import { openSync } from 'node:fs';
+    import { DescriptorSink } from ${JSON.stringify(module)};
+    const sink = new DescriptorSink(1);
+    sink.write(Buffer.from('all'));
+    sink.end();
+    process.exitCode = openSync('/dev/null', 'r');
+  `;
+  const { status, stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program]);
+  t.equal(stdout.toString(), 'all');
+  t.ok((status ?? 0) > 2, `the next is ${status}`);
+  t.end();
+});
