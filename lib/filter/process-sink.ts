@@ -7,7 +7,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, readSync, writeSync } from 'node:fs';
 import { native } from '../../native/index.ts';
-import { exitCodes, type Failure, PodError } from '../stream/error.ts';
+import { failureOf, PodError } from '../stream/error.ts';
 import type { Sink } from '../stream/sink.ts';
 
 // x86_64 system calls and constants; see native/index.ts.
@@ -41,12 +41,6 @@ function makePipe(): Pipe {
     // Over the user's limit of pipe memory: it works with 64 KiB too.
   }
   return { read, write };
-}
-
-/** The failure that an exit status means. */
-function failureOf(status: number): Failure {
-  const found = Object.entries(exitCodes).find(([, code]) => code === status);
-  return found && found[0] !== 'done' ? (found[0] as Failure) : 'other';
 }
 
 export class ProcessSink implements Sink {

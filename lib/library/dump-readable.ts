@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { packageRoot } from '../../native/package-root.ts';
-import { exitCodes, type Failure, PodError } from '../stream/error.ts';
+import { failureOf, PodError } from '../stream/error.ts';
 
 /**
  * The image of a session as a Readable. pod-dump runs beside: a dump stops the session and works synchronously,
@@ -71,8 +71,6 @@ export class DumpReadable extends Readable {
 
   #failure(status: number | null): PodError {
     const line = (kind: string) => new RegExp(`^pod-dump: ${kind}: (.*)$`, 'm').exec(this.#said)?.[1];
-    const classes = Object.entries(exitCodes) as [Failure, number][];
-    const failure = classes.find(([, code]) => code === status)?.[0] ?? 'other';
-    return new PodError(failure, line('error') ?? 'pod-dump was ended from outside', line('hint'));
+    return new PodError(failureOf(status), line('error') ?? 'pod-dump was ended from outside', line('hint'));
   }
 }

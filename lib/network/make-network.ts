@@ -2,8 +2,8 @@
  * A network made as an image has it, out of a new one: what is too much goes, what is missing comes, and then it is
  * looked whether all is as it was.
  */
-
-import { attribute, attributes, join, type Netlink, NLM, nap, text, u32 } from './netlink.ts';
+import { nap } from '../../native/nap.ts';
+import { attribute, attributes, join, type Netlink, NLM, text, u32 } from './netlink.ts';
 import {
   type Address,
   addressKey,

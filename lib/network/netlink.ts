@@ -206,7 +206,3 @@ export function number32(bytes: Uint8Array | undefined): number | undefined {
 
 export const textOf = (bytes: Uint8Array | undefined): string =>
   bytes === undefined ? '' : Buffer.from(bytes).toString('latin1').replace(/\0.*$/s, '');
-
-/** Sleep; nothing else is done meanwhile. */
-export const nap = (milliseconds: number) =>
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);

@@ -5,10 +5,11 @@
  */
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { nap } from '../../native/nap.ts';
 import { isDeadState, readProcessStat, statField } from '../runtime/process-stat.ts';
 import { PodError } from '../stream/error.ts';
 import { addressMessage, indexOf, linkMessage, routeMessage } from './make-network.ts';
-import { attribute, attributes, type Netlink, NLM, nap, number32, text, textOf, u32 } from './netlink.ts';
+import { attribute, attributes, type Netlink, NLM, number32, text, textOf, u32 } from './netlink.ts';
 import { describeIp, families, IFLA, IFLA_INFO, type Network, type Route, RTA, RTM } from './network.ts';
 
 export const hostEnd = Uint8Array.of(169, 254, 213, 1);

@@ -4,10 +4,9 @@
  */
 import { closeSync, openSync, readSync, writevSync } from 'node:fs';
 import { native } from '../../native/index.ts';
+import { nap } from '../../native/nap.ts';
 import { PodError } from './error.ts';
 import type { Sink } from './sink.ts';
-
-const napCell = new Int32Array(new SharedArrayBuffer(4));
 
 function codeOf(cause: unknown): string | undefined {
   return (cause as NodeJS.ErrnoException).code;
@@ -20,8 +19,28 @@ export function readDescriptor(fd: number, target: Uint8Array): number {
       return readSync(fd, target, 0, target.length, null);
     } catch (cause) {
       const code = codeOf(cause);
-      if (code === 'EAGAIN') Atomics.wait(napCell, 0, 0, 1);
+      if (code === 'EAGAIN') nap(1);
       else if (code === 'EOF') return 0;
+      else if (code !== 'EINTR') throw cause;
+    }
+  }
+}
+
+/** write(2) and its like, that wait on a non-blocking descriptor; what `write` returns. */
+export function writeDescriptor(write: () => number): number {
+  for (;;) {
+    try {
+      return write();
+    } catch (cause) {
+      const code = codeOf(cause);
+      if (code === 'EAGAIN') nap(1);
+      else if (code === 'EPIPE')
+        throw new PodError(
+          'other',
+          'the reader of the output went away',
+          'see the message of the next command in the pipeline',
+          { cause },
+        );
       else if (code !== 'EINTR') throw cause;
     }
   }
@@ -117,29 +136,15 @@ export class DescriptorSink implements Sink {
 
   #writeAll(chunks: Uint8Array[]): void {
     let rest = chunks;
-    while (rest.length > 0) {
-      let written: number;
-      try {
-        written = writevSync(this.#fd, rest);
-      } catch (cause) {
-        const code = codeOf(cause);
-        if (code === 'EAGAIN') {
-          Atomics.wait(napCell, 0, 0, 1);
-          continue;
-        }
-        if (code === 'EINTR') continue;
-        this.#broken = true;
-        if (code === 'EPIPE') {
-          throw new PodError(
-            'other',
-            'the reader of the output went away',
-            'see the message of the next command in the pipeline',
-            { cause },
-          );
-        }
-        throw cause;
-      }
-      rest = after(rest, written);
+    try {
+      while (rest.length > 0)
+        rest = after(
+          rest,
+          writeDescriptor(() => writevSync(this.#fd, rest)),
+        );
+    } catch (cause) {
+      this.#broken = true;
+      throw cause;
     }
   }
 }

@@ -24,6 +24,12 @@ export const exitCodes = {
 
 export type Failure = keyof typeof exitCodes;
 
+/** The failure that an exit status, or the code of an ERROR frame, means. */
+export function failureOf(status: number | null): Failure {
+  const [found] = Object.entries(exitCodes).find(([, code]) => code === status) ?? [];
+  return found === undefined || found === 'done' ? 'other' : (found as Failure);
+}
+
 export class PodError extends Error {
   readonly failure: Failure;
   readonly hint: string | undefined;

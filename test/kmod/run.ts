@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { NoArchive } from '../kernels/apt.ts';
 import { makeDisk } from '../kernels/disk.ts';
 import { fetchKernel } from '../kernels/fetch-kernel.ts';
+import { isGood } from '../kernels/job.ts';
 import { type KernelSource, kernelSources } from '../kernels/kernel.ts';
 import { Matrix } from '../kernels/matrix.ts';
 import { pool } from '../kernels/pool.ts';
@@ -161,7 +162,7 @@ async function boot(ready: readonly Built[], folder: string): Promise<void> {
     failures.push(
       ...matrix.failures,
       ...matrix.results
-        .filter(({ status }) => status !== 0)
+        .filter(({ status }) => !isGood(status))
         .map(
           (each) => `${each.program}: ${each.step} ${each.from ?? ''} on ${each.on}: ${each.status} (above)`,
         ),

@@ -25,7 +25,7 @@ def more(timeout):
 
 for step in steps:
     if "expect" in step:
-        deadline = time.time() + 15
+        deadline = time.time() + 60
         while missed is None:
             found = output.find(step["expect"], at)
             if found >= 0:
@@ -42,7 +42,7 @@ for step in steps:
         fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", *step["resize"], 0, 0))
     if "kill" in step:
         os.kill(pid, step["kill"])
-deadline = time.time() + (15 if missed is None else 0)
+deadline = time.time() + (60 if missed is None else 0)
 status = None
 while time.time() < deadline:
     more(0.05)

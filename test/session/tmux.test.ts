@@ -22,6 +22,12 @@ for (const user of users) {
     const screen = (window: number) => tmux(`capture-pane -p -t :${window}`);
     const shows = (window: number, what: RegExp) =>
       waitFor(`window ${window} shows ${what}: ${screen(window)}`, () => what.test(screen(window)));
+    /** What is typed before a job has the terminal goes to the shell. */
+    const inFront = (command: string) =>
+      waitFor(
+        `${command} in front`,
+        () => tmux(`display-message -p -t :0 '#{pane_current_command}'`).trim() === command,
+      );
     const move = (generation: number) => {
       const dump = shell.sh(`pod-dump --then kill desk > $F/image-${generation}`);
       t.same([dump.status, dump.stderr], [0, ''], 'dumped, without a loss');
@@ -43,7 +49,7 @@ for (const user of users) {
     tmux(`send-keys -t :0 "PS1='ready> '; sleep 1000 &" Enter`);
     await shows(0, /\[1\] \d+\s+ready>/);
     tmux(`send-keys -t :0 'sleep 2000' Enter`);
-    await shows(0, /sleep 2000/);
+    await inFront('sleep');
     tmux(`send-keys -t :0 C-z`);
     await shows(0, /\[2\]\+ +Stopped +sleep 2000/);
     tmux(`new-window -t :1 "vim -N -u NONE -i NONE -n $F/text"`);
@@ -67,7 +73,7 @@ for (const user of users) {
     tmux(`send-keys -t :0 'clear; jobs; tty' Enter`);
     await shows(0, /\[1\]- +Running +sleep 1000 &\s+\[2\]\+ +Stopped +sleep 2000\s+\/dev\/pts\/1/);
     tmux(`send-keys -t :0 'clear; fg' Enter`);
-    await shows(0, /sleep 2000/);
+    await inFront('sleep');
     tmux(`send-keys -t :0 C-c`);
     await shows(0, /\^C\s+ready>/);
     tmux(`resize-window -t :0 -x 70 -y 15`);

@@ -22,6 +22,7 @@ import type { Remote } from '../../lib/engine/user/remote.ts';
 import { checkRecord, type Records } from '../../lib/image/record.ts';
 import { PodError } from '../../lib/stream/error.ts';
 import { native } from '../../native/index.ts';
+import { nap } from '../../native/nap.ts';
 
 export interface Dumped {
   records: OutRecord[];
@@ -152,9 +153,7 @@ export class TestBuilder {
   constructor(command: readonly string[] = ['sleep', '1000']) {
     this.#child = spawn(command[0]!, command.slice(1), { stdio: 'ignore' });
     // It is ready when it waits in clock_nanosleep(2): until then it opens and closes its libraries.
-    const nap = new Int32Array(new SharedArrayBuffer(4));
-    while (!readFileSync(`/proc/${this.pid}/syscall`, 'latin1').startsWith('230 '))
-      Atomics.wait(nap, 0, 0, 1);
+    while (!readFileSync(`/proc/${this.pid}/syscall`, 'latin1').startsWith('230 ')) nap(1);
   }
 
   get pid(): number {

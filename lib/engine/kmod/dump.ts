@@ -1,7 +1,8 @@
 /** The engine in the kernel: the stream is what /dev/pod gives, handed on as it is. */
 import { randomBytes } from 'node:crypto';
 import { fstatSync } from 'node:fs';
-import { exitCodes, type Failure, PodError, UpstreamError } from '../../stream/error.ts';
+import { writeDescriptor } from '../../stream/descriptor.ts';
+import { failureOf, PodError, UpstreamError } from '../../stream/error.ts';
 import type { Sink } from '../../stream/sink.ts';
 import { StreamParser } from '../../stream/stream-parser.ts';
 import type { DumpOptions, DumpTarget, Engine, Explanation, StoppedSession } from '../engine.ts';
@@ -90,8 +91,7 @@ function reasonOf(device: Device, cause: unknown): unknown {
   } catch (found) {
     if (!(found instanceof UpstreamError)) return cause;
     const { code, message, hint } = found.origin;
-    const failure = (Object.keys(exitCodes) as Failure[]).find((name) => exitCodes[name] === code) ?? 'other';
-    return new PodError(failure, message, hint || undefined, { cause });
+    return new PodError(failureOf(code), message, hint || undefined, { cause });
   }
   return cause;
 }
@@ -102,30 +102,9 @@ function copyAll(device: Device, sink: Sink): void {
     sink.write(buffer.subarray(0, length));
 }
 
-const napCell = new Int32Array(new SharedArrayBuffer(4));
-
 function spliceAll(device: Device, pipe: number, { onProgress }: DumpOptions): void {
-  let done = 0;
-  for (;;) {
-    let length: number;
-    try {
-      length = device.splice(pipe, piece);
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      if (code === 'EINTR') continue;
-      if (code === 'EAGAIN') {
-        // Somebody has made the pipe non-blocking.
-        Atomics.wait(napCell, 0, 0, 1);
-        continue;
-      }
-      if (code !== 'EPIPE') throw cause;
-      throw new PodError(
-        'other',
-        'the reader of the output went away',
-        'see the message of the next command in the pipeline',
-        { cause },
-      );
-    }
+  for (let done = 0; ; ) {
+    const length = writeDescriptor(() => device.splice(pipe, piece));
     if (length === 0) return;
     done += length;
     onProgress?.(done);

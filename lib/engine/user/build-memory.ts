@@ -20,7 +20,7 @@ import { lockMapped } from './objects/file-locks.ts';
 import { protAtFirst } from './objects/protection-keys.ts';
 import { type Attachment, attachSysvSegment } from './objects/sysv-shm.ts';
 import { type MappedArea, readAreas } from './proc.ts';
-import { type Asking, attempt, type Calls, type Remote, RemoteError, type Word } from './remote.ts';
+import { type Asking, attempt, type Remote, RemoteError, type Word } from './remote.ts';
 
 const lowest = 0x10000n;
 
@@ -283,13 +283,13 @@ export class SpaceBuilder {
     view.setInt32(100, Number(exe ?? -1n), true);
     const map = remote.put(bytes);
     const set = [SYS.prctl, PR.setMm, PR.setMmMap, map, bytes.length, 0];
-    let [result] = (yield [set]) as unknown as [bigint];
+    let result = (yield [set])[0]!;
     if (result < 0n && exe !== undefined) {
       // Without the right to name another executable everything else can still be set.
       const errno = -result;
       view.setInt32(100, -1, true);
       native().writeMemory(this.#task.tid, map, bytes);
-      [result] = (yield [set]) as unknown as [bigint];
+      result = (yield [set])[0]!;
       if (result >= 0n)
         this.#warn(`/proc/self/exe of process ${this.#task.inner} could not be set (errno ${errno})`);
     }
@@ -367,9 +367,4 @@ function* openTogether(remote: Remote, files: readonly MappedFile[]): Asking<Map
       return [key, fd];
     }),
   );
-}
-
-/** Run many calls in one trip; `failed` is told of those that failed. */
-export function run(remote: Remote, calls: Calls, failed: (index: number, errno: bigint) => void): void {
-  remote.ask(attempt(calls, failed));
 }

@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readlinkSync } from 'node:fs';
 import { arch, release } from 'node:os';
+import { nap } from '../../../native/nap.ts';
 import { forkedInPlace } from '../../image/forked-in-place.ts';
 import type { Records } from '../../image/record.ts';
 import { type Barrier, raiseBarrier } from '../../network/barrier.ts';
@@ -73,7 +74,7 @@ export function dump(target: DumpTarget, options: DumpOptions, sink: Sink): Stop
 
 /** Uneven: a session that works in a rhythm must not be met at the same beat each time. */
 function pause(putOff: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5 + ((putOff * 37) % 160));
+  nap(5 + ((putOff * 37) % 160));
 }
 
 /** Everything that stands against a dump, and what it would lose; the session goes on. */

@@ -13,6 +13,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { native, type Stop } from '../../../native/index.ts';
+import { nap } from '../../../native/nap.ts';
 import { ptraceScope } from '../../../native/ptrace-scope.ts';
 import { PodError } from '../../stream/error.ts';
 import { PTRACE, SYS } from './abi.ts';
@@ -90,7 +91,7 @@ export class Freezer {
         );
       }
       // Let a vfork child come to its exec.
-      pause(5 << Math.min(attempt, 6));
+      nap(5 << Math.min(attempt, 6));
     }
   }
 
@@ -247,7 +248,7 @@ export class Freezer {
         if (isGroupStop || nudges++ === mostNudges || !standsIn(vdso, tid)) return stop;
         // Some microseconds more, and it is out of it. Interrupted at once it would not run at all.
         addon.resume(tid, PTRACE.cont, 0);
-        pause(Math.min(0.01 * nudges, 1));
+        nap(Math.min(0.01 * nudges, 1));
         addon.interrupt(tid);
         continue;
       }
@@ -299,11 +300,6 @@ export class Freezer {
   }
 }
 
-/** The thread sleeps; ms, also less than one. */
-function pause(time: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, time);
-}
-
 interface Range {
   start: bigint;
   end: bigint;
@@ -336,7 +332,7 @@ function reap(tid: number): void {
 
 /** A detached task of a stopped process stops again within microseconds. */
 function awaitGroupStop(tid: number): void {
-  for (let looks = 0; looks < 50 && isAlive(tid) && readStat(tid).fields[0] !== 'T'; looks++) pause(1);
+  for (let looks = 0; looks < 50 && isAlive(tid) && readStat(tid).fields[0] !== 'T'; looks++) nap(1);
 }
 
 function isAlive(tid: number): boolean {

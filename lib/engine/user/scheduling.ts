@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { native } from '../../../native/index.ts';
+import { nap } from '../../../native/nap.ts';
 import type { Records } from '../../image/record.ts';
 import { SYS } from './abi.ts';
 import type { NewTask } from './new-task.ts';
@@ -173,7 +174,7 @@ function setAutogroup(task: NewTask, nice: number): boolean {
       return true;
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code !== 'EAGAIN') return false;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60);
+      nap(60);
     }
   }
   return false;

@@ -2,6 +2,7 @@
  * A session that is built and filled becomes the one of the image, and runs: what is left for after END, in the order
  * in which each step is still allowed.
  */
+import { nap } from '../../../native/nap.ts';
 import type { Records } from '../../image/record.ts';
 import { SYS } from './abi.ts';
 import type { BorrowedInit } from './borrowed-init.ts';
@@ -238,7 +239,7 @@ export class SessionStart {
     const task = set.tasks[0]!;
     const entry = this.#made.image.tree.find(({ pid }) => pid === set.image.record.pid);
     for (let looks = 0; readStat(task.tid).fields[0] !== 'T' && looks < 200; looks++) {
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+      nap(5);
     }
     if (entry?.stopUncollected) return;
     const parent = this.#made.tree.tasks.get(entry?.ppid ?? 0) ?? this.#made.init.task;

@@ -1,12 +1,10 @@
 /** The program of a test machine: reads its job, does it, tells each outcome. Never run by hand. */
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync } from 'node:fs';
-import { release } from 'node:os';
+import { chmodSync, mkdirSync } from 'node:fs';
 import { cycle } from '../../tools/cycle.ts';
 import { readProgram } from '../../tools/programs.ts';
-import { keepDescriptors } from '../../tools/running-program.ts';
-import { jobPath } from '../initramfs.ts';
 import { isHidden, type Job, type Mount, mustRefuse, type ProgramJob } from '../job.ts';
+import { runGuest } from './run-guest.ts';
 import { Session } from './session.ts';
 import { tell } from './tell.ts';
 import { runTest } from './tests.ts';
@@ -83,12 +81,4 @@ async function work(job: Job): Promise<void> {
   if (job.kind === 'dump') unmount(job.mount);
 }
 
-keepDescriptors();
-try {
-  tell({ event: 'up', release: release() });
-  await work(JSON.parse(readFileSync(jobPath, 'utf8')) as Job);
-  tell({ event: 'done' });
-} catch (error) {
-  tell({ event: 'error', message: (error as Error).stack ?? String(error) });
-  process.exitCode = 1;
-}
+await runGuest(work);

@@ -1,12 +1,11 @@
 /** The program of a test machine of the module: loads it, takes programs through it, looks at the kernel's log. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { release } from 'node:os';
+import { runGuest } from '../../kernels/guest/run-guest.ts';
 import { tell } from '../../kernels/guest/tell.ts';
-import { jobPath } from '../../kernels/initramfs.ts';
 import { cycle } from '../../tools/cycle.ts';
 import { readProgram } from '../../tools/programs.ts';
-import { keepDescriptors, until } from '../../tools/running-program.ts';
+import { until } from '../../tools/running-program.ts';
 import { readerPath } from '../build-module.ts';
 import { type KmodEvent, type KmodJob, type KmodOutcome, nameOf, type Part } from '../job.ts';
 import { checkDevice } from './check-device.ts';
@@ -125,12 +124,4 @@ async function work({ module, parts }: KmodJob): Promise<void> {
   await outcome('log', readLog);
 }
 
-keepDescriptors();
-try {
-  say({ event: 'up', release: release() });
-  await work(JSON.parse(readFileSync(jobPath, 'utf8')) as KmodJob);
-  say({ event: 'done' });
-} catch (error) {
-  say({ event: 'error', message: (error as Error).stack ?? String(error) });
-  process.exitCode = 1;
-}
+await runGuest(work);

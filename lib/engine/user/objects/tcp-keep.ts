@@ -9,6 +9,7 @@
  * What had come out of order is forgotten, as a receiver may. Congestion control begins anew.
  */
 import { native } from '../../../../native/index.ts';
+import { nap } from '../../../../native/nap.ts';
 import type { Records } from '../../../image/record.ts';
 import { maxData } from '../../../stream/frame.ts';
 import { SYS } from '../abi.ts';
@@ -17,7 +18,7 @@ import { describeAddress } from './inet-address.ts';
 import { makeSocket } from './inet-bind.ts';
 import { applyOptions, kindOf, numberOption, SO, SOL, setOption, TCP_INFO } from './inet-options.ts';
 import { borrow, closeLocal, codeOf, getOption, ioctlRead, readOption } from './local-calls.ts';
-import { nap, trySend } from './tcp-queue.ts';
+import { trySend } from './tcp-queue.ts';
 import { shutDown } from './tcp-rebuild.ts';
 
 type Socket = Records['inet-socket'];

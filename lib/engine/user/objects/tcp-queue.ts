@@ -4,6 +4,7 @@
  * given room for all of it, and reads as a program with a larger buffer would have: what was sent then lies with it.
  */
 import { native } from '../../../../native/index.ts';
+import { nap } from '../../../../native/nap.ts';
 import { maxData } from '../../../stream/frame.ts';
 import { SYS } from '../abi.ts';
 import type { DumpContext, OpenFile, RestoreContext } from './file-object.ts';
@@ -30,10 +31,6 @@ const lockReceive = 2;
 /** Bytes sent and not acknowledged yet, with the end of the stream as one. */
 export const unsentOf = (local: number): number =>
   new DataView(ioctlRead(local, SIOCOUTQ, 4).buffer).getInt32(0, true);
-
-export function nap(milliseconds: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
-}
 
 /**
  * What a receiver had no room for is sent again when the sender's time is up, which doubles each time. So much of it is

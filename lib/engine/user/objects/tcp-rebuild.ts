@@ -3,6 +3,7 @@
  * comes out of accept(2) of a listening socket that lives for a moment at its address.
  */
 import { native } from '../../../../native/index.ts';
+import { nap } from '../../../../native/nap.ts';
 import type { Records } from '../../../image/record.ts';
 import { O, SYS } from '../abi.ts';
 import type { RestoreContext } from './file-object.ts';
@@ -19,7 +20,7 @@ import {
 import { makeSocket, tryBind, withLocal } from './inet-bind.ts';
 import { allowBind, applyOptions, kindOf, SO, SOL, setOption } from './inet-options.ts';
 import { borrow, closeLocal, codeOf, pollNow, socketOption } from './local-calls.ts';
-import { fillQueue, nap, settle, unsentOf } from './tcp-queue.ts';
+import { fillQueue, settle, unsentOf } from './tcp-queue.ts';
 
 type Socket = Records['inet-socket'];
 

@@ -205,7 +205,7 @@ export class PlaceBuilder {
     throw new PodError(
       'cannot-restart',
       `${path}${from} can't be ${what} here (${errnoName(errno)})`,
-      hintFor(errno, options),
+      hintFor(errnoName(errno), options),
     );
   }
 
@@ -299,10 +299,10 @@ export function broughtAlong(image: Pick<ImageRecords, 'places'>): (path: string
   return (path) => laid.has(path) || mounts.some((place) => beneath(path, place.path));
 }
 
-function hintFor(errno: number, options: string | undefined): string | undefined {
-  if (errno === 1) return 'restart as who may mount (root)';
-  if (errno === 2) return 'bring the folder or file to this computer under the same path';
-  if (errno === 22 && options)
+function hintFor(error: string, options: string | undefined): string | undefined {
+  if (error === 'EPERM') return 'restart as who may mount (root)';
+  if (error === 'ENOENT') return 'bring the folder or file to this computer under the same path';
+  if (error === 'EINVAL' && options)
     return `a later kernel may take its options (${options}); here is Linux ${release()}`;
   return undefined;
 }
