@@ -7,7 +7,8 @@ import { usageError } from '../lib/cli/parse.ts';
 import { print } from '../lib/cli/print.ts';
 import { Progress } from '../lib/cli/progress.ts';
 import { refuseTerminalInput } from '../lib/cli/refuse-terminal.ts';
-import { type ConnectionFate, connectionFates } from '../lib/engine/engine.ts';
+import { type ConnectionFate, connectionFates, type Engine } from '../lib/engine/engine.ts';
+import { openForRestart } from '../lib/engine/kmod/index.ts';
 import { openLayers } from '../lib/filter/open-layers.ts';
 import { secretOptions, secretsFrom } from '../lib/filter/secrets.ts';
 import { attachPod } from '../lib/pod/attach.ts';
@@ -53,6 +54,12 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
         default: 'keep',
         describe: 'TCP connections that were dumped with --tcp keep: they go on, or are reset',
       },
+      engine: {
+        type: 'string',
+        choices: ['user', 'kmod'],
+        describe:
+          'user (the default), or kmod: the kernel module, by /dev/pod, also gives back the processor time that the session has used, which nobody else can',
+      },
       ...secretOptions,
       'only-encrypted': {
         type: 'boolean',
@@ -79,12 +86,14 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       progress.add(length);
       return length;
     };
+    const engine = args.engine as Engine['name'] | undefined;
     const options = {
       open: openLayersWith(args),
       ignoreCpu: args['ignore-cpu'],
       warn: (sentence: string) => printWarning(name, sentence),
     };
     if (args.plan) {
+      if (engine === 'kmod') openForRestart().close();
       const plan = planRestart(counted, { ...options, name: args.name, root: args.root });
       progress.finish();
       print(args.json ? `${JSON.stringify(plan, undefined, 2)}\n` : formatPlan(plan));
@@ -96,6 +105,7 @@ On a terminal pod-restart then sits at the session's console (ctrl-p ctrl-q leav
       root: args.root,
       confine: args.confine,
       tcp: args.tcp as ConnectionFate,
+      engine,
       limits: readLimits(args),
     }).catch((cause) => {
       progress.finish('failed');

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /dev/pod: a file of it is one session that is dumped. POD_IOC_DUMP stops
+ * /dev/pod: a file of it is one session that is dumped, or who makes one again
+ * (processor-time.c). POD_IOC_DUMP stops
  * the session and learns all but its memory; read() and splice() then give
  * the stream. Whatever happens to whoever has it open: when the last
  * descriptor is closed, the session goes on.
@@ -309,6 +310,9 @@ static long pod_ioctl(struct file *file, unsigned int command,
 	struct pod_session *s = file->private_data;
 	long result;
 
+	/* Of a task, not of a dump. */
+	if (command == POD_IOC_SET_TIMES)
+		return pod_set_times((const struct pod_times __user *)argument);
 	if (mutex_lock_killable(&s->lock))
 		return -EINTR;
 	switch (command) {

@@ -49,9 +49,27 @@ struct pod_dump {
 	__u32 threads;
 };
 
+/*
+ * Processor time that a task under construction, which the caller traces, has
+ * used before; ns. The last five are of its process, only with its first thread.
+ */
+struct pod_times {
+	__u32 size;		/* sizeof(struct pod_times) */
+	__s32 tid;		/* as the caller sees it */
+	__u64 user;
+	__u64 system;
+	__u64 run;		/* clocks of processor time count this */
+	__u64 ended_user;	/* of threads that have ended */
+	__u64 ended_system;
+	__u64 ended_run;
+	__u64 children_user;	/* of children that were waited for */
+	__u64 children_system;
+};
+
 #define POD_IOC_DUMP	_IOWR('P', 0xd0, struct pod_dump)
 #define POD_IOC_THAW	_IO('P', 0xd1)
 #define POD_IOC_CHECK	_IO('P', 0xd2)
 #define POD_IOC_KILL	_IO('P', 0xd3)
+#define POD_IOC_SET_TIMES _IOW('P', 0xd4, struct pod_times)
 
 #endif

@@ -234,6 +234,13 @@ void pod_put_processor_states(struct pod_buf *b, struct pod_open *o,
 void pod_put_memory_attributes(struct pod_buf *b, struct pod_open *o,
 			       struct mm_struct *mm);
 
+/* processor-time.c */
+void pod_put_thread_times(struct pod_buf *b, struct pod_open *o,
+			  struct task_struct *t);
+void pod_put_process_times(struct pod_buf *b, struct pod_open *o,
+			   struct task_struct *leader);
+long pod_set_times(const struct pod_times __user *from);
+
 /* files.c */
 int pod_collect_files(struct pod_session *s);
 int pod_collect_folder(struct pod_session *s, struct pod_process *p);

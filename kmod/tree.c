@@ -462,6 +462,7 @@ static void put_process(struct pod_session *s, struct pod_process *p, int *error
 	pod_put_pending(&meta, &o, &t->signal->shared_pending, t);
 	*error = pod_put_timers(s, &meta, &o, t);
 	pod_put_processor_states(&meta, &o, t);
+	pod_put_process_times(&meta, &o, t);
 	if (t->signal->is_child_subreaper)
 		POD_BOOL(&meta, &o, "childSubreaper", true);
 	POD_INT(&meta, &o, "oomScoreAdjust", t->signal->oom_score_adj);
@@ -486,6 +487,7 @@ static void put_thread(struct pod_session *s, struct pod_process *p,
 	pod_put_credentials(&meta, &o, t);
 	pod_put_scheduling(&meta, &o, t);
 	pod_put_thread_attributes(&meta, &o, t);
+	pod_put_thread_times(&meta, &o, t);
 	if (t->robust_list) {
 		pod_field(&meta, &o, "robustList");
 		inner = pod_open(&meta);

@@ -1,7 +1,7 @@
 /**
  * What an engine is: it makes images of sessions and sessions of images. Two exist by design: `user` (here, no
- * module, no root for one's own sessions) and `kmod` (the module of kmod/, which only dumps as yet: its images are
- * restarted by `user`).
+ * module, no root for one's own sessions) and `kmod` (the module of kmod/). Restart is the user engine's for both; with
+ * `kmod` the module gives the tasks what only a kernel can give.
  */
 import type { Records } from '../image/record.ts';
 import type { Sink } from '../stream/sink.ts';

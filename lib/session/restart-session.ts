@@ -1,5 +1,6 @@
 /** A session out of a stream, in a pod of its own. */
-import type { ConnectionFate } from '../engine/engine.ts';
+import type { ConnectionFate, Engine } from '../engine/engine.ts';
+import { openForRestart } from '../engine/kmod/index.ts';
 import type { ObjectImage } from '../engine/user/image-records.ts';
 import { Restart } from '../engine/user/restart.ts';
 import { ReferenceChecker } from '../image/check-references.ts';
@@ -26,6 +27,8 @@ export interface RestartSessionOptions {
   confine?: boolean | undefined;
   /** Of connections that were kept. Default: keep. */
   tcp?: ConnectionFate | undefined;
+  /** Default: user. With kmod the module gives the tasks what only the kernel can give. */
+  engine?: Engine['name'] | undefined;
   /** Instead of those that the session had. */
   limits?: Limits | undefined;
   /** Put what undoes layers before the parser of the image. */
@@ -51,7 +54,9 @@ export async function restartSession(
   source: Source | WaitingSource,
   options: RestartSessionOptions,
 ): Promise<{ entry: PodEntry }> {
+  const module = options.engine === 'kmod' ? openForRestart() : undefined;
   const restart = new Restart({
+    ...(module ? { times: module } : {}),
     ...(options.ignoreCpu ? { ignoreCpu: true } : {}),
     resetsConnections: options.tcp === 'reset',
     warn: options.warn,
@@ -97,6 +102,8 @@ export async function restartSession(
     sink.abort(cause);
     await pod?.destroy();
     throw cause;
+  } finally {
+    module?.close();
   }
 }
 

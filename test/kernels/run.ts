@@ -88,7 +88,10 @@ for (const source of sources) {
 }
 
 if (!values.fetch) {
-  const all = () => listPrograms().map(({ name }) => name);
+  const all = () =>
+    listPrograms()
+      .filter(({ needsModule }) => !needsModule)
+      .map(({ name }) => name);
   const names =
     values.programs === 'all' ? all() : (values.programs?.split(',') ?? (values.short ? few : usual));
   const programs = names.map((each): ProgramJob => {

@@ -8,12 +8,16 @@ export type Part =
   | { part: 'streams' }
   /** A self-checking program, dumped by the module, killed, restarted by the user engine. */
   | { part: 'cycle'; program: string; mode: 'restart' | 'thrice' }
+  /** The same, restarted by the module. `dumper`: of all its images. */
+  | { part: 'restart'; program: string; dumper: 'user' | 'kmod'; mode: 'restart' | 'thrice' }
   /** One that holds what the module does not handle: named, nothing written, unharmed. */
   | { part: 'refused'; program: string }
   /** One session through that many generations. */
   | { part: 'rounds'; rounds: number }
   /** Readers killed at random moments. */
   | { part: 'kills'; rounds: number }
+  /** pod-restart killed at random moments, with the module at work. */
+  | { part: 'restart-kills'; rounds: number }
   /** The README's pipeline in a shell, with all filters. `drive`: a disk. */
   | { part: 'pipeline'; drive: string };
 
@@ -31,9 +35,11 @@ export const nameOf = (part: Part): string =>
     ? part.program
     : part.part === 'refused'
       ? `refused ${part.program}`
-      : part.part === 'rounds' || part.part === 'kills'
-        ? `${part.rounds} ${part.part}`
-        : part.part;
+      : part.part === 'restart'
+        ? `restart of ${part.program} from ${part.dumper}`
+        : part.part === 'rounds' || part.part === 'kills' || part.part === 'restart-kills'
+          ? `${part.rounds} ${part.part}`
+          : part.part;
 
 export interface KmodOutcome {
   event: 'outcome';

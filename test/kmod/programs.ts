@@ -37,6 +37,24 @@ export const handled: readonly string[] = [
 export const fewHandled: readonly string[] = ['pipes', 'memory-shared'];
 export const fewRefused: readonly string[] = ['epolls', 'memfds', 'unix-pairs'];
 
+/**
+ * Restarted by the module, dumped by either engine: what only the module gives back, what is counted from it (limits and
+ * timers of processor time), and of each kind of task some.
+ */
+export const restarted: readonly string[] = [
+  'processor-times',
+  'timers-posix',
+  'timers-interval',
+  'process-attributes',
+  'linuxthreads',
+  'pipes',
+  'registers',
+  'zombies',
+];
+/** By the module alone, of what it does not dump. */
+export const restartedOfUser: readonly string[] = ['memory-forked', 'stopped', 'ptys', 'blocked-calls'];
+export const fewRestarted: readonly string[] = ['processor-times'];
+
 /** Neither, by program, and why. It is told at the end of each whole run, and counts as nothing. */
 export const limits: Readonly<Record<string, string>> = {
   sessions: 'it wants its parent to be the same, and that of a plain session is outside',
@@ -46,11 +64,15 @@ export const limits: Readonly<Record<string, string>> = {
 /** Not tried is what only makes sense in a pod (`Via: pod`): a pod with a console is refused for its console. */
 export const refused = (): string[] =>
   listPrograms()
-    .filter(({ name, podOnly }) => !handled.includes(name) && !(name in limits) && !podOnly)
+    .filter(
+      ({ name, podOnly, needsModule }) =>
+        !handled.includes(name) && !(name in limits) && !podOnly && !needsModule,
+    )
     .map(({ name }) => name);
 
 /** What the other parts of the harness work with. */
 export const alwaysNeeded: readonly string[] = [
+  'linuxthreads',
   'memory-private',
   'memory-shared',
   'pipes',

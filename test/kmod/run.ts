@@ -19,10 +19,20 @@ import { buildModule, buildReader } from './build-module.ts';
 import { fetchHeaders } from './fetch-headers.ts';
 import type { Part } from './job.ts';
 import { type Built, Machines } from './machines.ts';
-import { alwaysNeeded, fewHandled, fewRefused, handled, limits, refused } from './programs.ts';
+import {
+  alwaysNeeded,
+  fewHandled,
+  fewRefused,
+  fewRestarted,
+  handled,
+  limits,
+  refused,
+  restarted,
+  restartedOfUser,
+} from './programs.ts';
 import { measureSpeed } from './speed.ts';
 
-const pieces = ['inside', 'campaigns', 'pipeline', 'pairs', 'speed'] as const;
+const pieces = ['inside', 'restart', 'campaigns', 'pipeline', 'pairs', 'speed'] as const;
 type Piece = (typeof pieces)[number];
 
 const { values, positionals } = parseArgs({
@@ -34,6 +44,7 @@ const { values, positionals } = parseArgs({
     refused: { type: 'string' },
     rounds: { type: 'string' },
     kills: { type: 'string' },
+    'restart-kills': { type: 'string' },
     cpu: { type: 'string', default: 'qemu64' },
     keep: { type: 'boolean', default: false },
     'build-only': { type: 'boolean', default: false },
@@ -55,15 +66,16 @@ if (unknown.length > 0)
     `no kernel is called ${unknown.join(', ')}`,
     `${kernelSources.map(({ name }) => name).join(', ')} are known`,
   );
-const wanted = listOf(values.only, short ? ['inside', 'campaigns'] : pieces) as readonly Piece[];
+const wanted = listOf(values.only, short ? ['inside', 'restart', 'campaigns'] : pieces) as readonly Piece[];
 if (wanted.some((each) => !pieces.includes(each))) wrong(`--only ${values.only}`, `of ${pieces.join(', ')}`);
-const count = (name: 'rounds' | 'kills', whole: number, few: number) => {
+const count = (name: 'rounds' | 'kills' | 'restart-kills', whole: number, few: number) => {
   const number = Number(values[name] ?? (short ? few : whole));
   if (!Number.isInteger(number) || number < 1) wrong(`--${name} ${values[name]}`, 'a number, at least 1');
   return number;
 };
 const rounds = count('rounds', 1000, 20);
 const kills = count('kills', 200, 10);
+const restartKills = count('restart-kills', 40, 1);
 const goodPrograms = listOf(values.programs, short ? fewHandled : handled);
 const badPrograms = listOf(values.refused, short ? fewRefused : refused());
 
@@ -113,6 +125,22 @@ const inside = (): Part[] => [
   ),
   ...badPrograms.map((program): Part => ({ part: 'refused', program })),
 ];
+/** By the module: thrice what both engines carry, as the second image is one of a pod. */
+const restart = (): Part[] => {
+  const given = values.programs?.split(',');
+  const both = given ?? (short ? fewRestarted : restarted);
+  return [
+    ...both.flatMap((program) =>
+      (['kmod', 'user'] as const).map(
+        (dumper): Part => ({ part: 'restart', program, dumper, mode: short ? 'restart' : 'thrice' }),
+      ),
+    ),
+    ...(given || short ? [] : restartedOfUser).map(
+      (program): Part => ({ part: 'restart', program, dumper: 'user', mode: 'restart' }),
+    ),
+    ...(short ? [] : [{ part: 'restart-kills', rounds: restartKills } as const]),
+  ];
+};
 const campaigns = (): Part[] => [
   { part: 'kills', rounds: kills },
   { part: 'rounds', rounds },
@@ -125,9 +153,19 @@ async function boot(ready: readonly Built[], folder: string): Promise<void> {
   const chosen = short ? ready.slice(-1) : ready;
   const tasks = chosen.flatMap((built) => {
     const jobs: [string, Part[]][] = short
-      ? [['short', [...(has('inside') ? inside() : []), ...(has('campaigns') ? campaigns() : [])]]]
+      ? [
+          [
+            'short',
+            [
+              ...(has('inside') ? inside() : []),
+              ...(has('restart') ? restart() : []),
+              ...(has('campaigns') ? campaigns() : []),
+            ],
+          ],
+        ]
       : [
           ...(has('inside') ? [['inside', inside()] as [string, Part[]]] : []),
+          ...(has('restart') ? [['restart', restart()] as [string, Part[]]] : []),
           ...(has('campaigns') ? [['campaigns', campaigns()] as [string, Part[]]] : []),
         ];
     return jobs.map(
@@ -188,7 +226,14 @@ for (const source of kernelSources) {
 }
 if (!values['build-only']) {
   // Compiled here: the machines find them where they are.
-  for (const name of [...goodPrograms, ...badPrograms, ...alwaysNeeded])
+  for (const name of [
+    ...goodPrograms,
+    ...badPrograms,
+    ...alwaysNeeded,
+    ...(wanted.includes('restart')
+      ? restart().flatMap((part) => ('program' in part ? part.program : []))
+      : []),
+  ])
     await buildProgram(readProgram(name));
   await buildReader();
   const folder = mkdtempSync(join(tmpdir(), 'pod-kmod-'));

@@ -14,6 +14,7 @@
  *   Via: pod       it only makes sense inside a pod
  *   Needs: FLAG    the processor must have it: a flag of /proc/cpuinfo
  *   Since: 5.11    so must the kernel: its version
+ *   Restart: kmod  only the module restores it whole
  */
 #ifndef POD_TEST_H
 #define POD_TEST_H

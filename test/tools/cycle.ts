@@ -56,6 +56,8 @@ export interface CycleOptions {
   via?: 'pod' | 'pid';
   /** Who dumps; default: whoever pod-dump chooses. */
   engine?: 'user' | 'kmod';
+  /** Who restarts; default: whoever pod-restart chooses. */
+  restarter?: 'user' | 'kmod';
   /** Dumps of an undisturbed program; default 3. */
   dumps?: number;
   /** Most that a command may take, ms; default 90 s. */
@@ -81,6 +83,7 @@ class Cycle {
   readonly #as: 'root' | 'nobody';
   readonly #via: 'pod' | 'pid';
   readonly #dumper: readonly string[];
+  readonly #restarter: readonly string[];
   readonly #commandLimit: number;
   /** Holds everything: `work` is the program's, `run` the runtime directory, images lie beside them. */
   readonly #folder: string;
@@ -97,6 +100,7 @@ class Cycle {
     this.#as = options.as ?? (process.getuid!() === 0 ? 'root' : 'nobody');
     this.#via = options.via ?? 'pod';
     this.#dumper = ['pod-dump', ...(options.engine ? ['--engine', options.engine] : [])];
+    this.#restarter = ['pod-restart', ...(options.restarter ? ['--engine', options.restarter] : [])];
     this.#commandLimit = options.commandLimit ?? 90_000;
     this.#folder = mkdtempSync(join(tmpdir(), `pod-cycle-${program.name}-`));
     chmodSync(this.#folder, 0o755);
@@ -219,13 +223,13 @@ class Cycle {
   }
 
   async restart(name: string): Promise<void> {
-    await this.#must(['pod-restart', '-d', '--name', name], this.#image);
+    await this.#must([...this.#restarter, '-d', '--name', name], this.#image);
     this.#target = name;
   }
 
   /** What the session holds, somebody has already: named, and nothing is left of the attempt. */
   async restartInVain(): Promise<void> {
-    const { status, stderr } = await this.#command(['pod-restart', '-d', '--name', 'vain'], this.#image);
+    const { status, stderr } = await this.#command([...this.#restarter, '-d', '--name', 'vain'], this.#image);
     if (status !== 12) throw new CycleError(`pod-restart ended with ${status}, not with 12`);
     const named = new RegExp(
       `^pod-restart: error: /.+ (locked|leased) here by ${this.#program.name} \\(pid \\d+\\)`,

@@ -20,6 +20,8 @@ export interface Program {
   rootOnly: boolean;
   /** `Via: pod`: only makes sense inside a pod. */
   podOnly: boolean;
+  /** `Restart: kmod`: only the module restores it whole. */
+  needsModule: boolean;
   /** Why the program can't work here: `Needs: FLAG`, of /proc/cpuinfo, or `Since: VERSION`, of the kernel. */
   lacking: string | undefined;
   /** Names of the damages that --break can do. */
@@ -42,6 +44,7 @@ export function readProgram(name: string): Program {
     flags: field('Build')?.split(/\s+/) ?? [],
     rootOnly: field('As') === 'root',
     podOnly: field('Via') === 'pod',
+    needsModule: field('Restart') === 'kmod',
     lacking: lackingFlag(field('Needs')) ?? lackingKernel(field('Since')),
     breaks: [...new Set([...whole.matchAll(/pod_break\("([a-z0-9-]+)"\)/g)].map((match) => match[1]!))],
   };

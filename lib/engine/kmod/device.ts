@@ -6,7 +6,7 @@ import type { DumpTarget } from '../engine.ts';
 const path = '/dev/pod';
 const SYS = { ioctl: 16, splice: 275 };
 
-export const request = { dump: 0xe25850d0, thaw: 0x50d1, check: 0x50d2, kill: 0x50d3 };
+export const request = { dump: 0xe25850d0, thaw: 0x50d1, check: 0x50d2, kill: 0x50d3, setTimes: 0x404850d4 };
 
 /** struct pod_dump. */
 export const layout = {
@@ -26,6 +26,10 @@ export const layout = {
   threads: 8788,
   length: 8792,
 };
+
+/** struct pod_times: eight times behind these two. */
+export const timesLayout = { size: 0, tid: 4, user: 8, childrenSystem: 64, length: 72 };
+
 const textLength = 255;
 const featuresLength = 8191;
 
@@ -39,7 +43,7 @@ export interface Request {
   cpuFeatures: readonly string[];
 }
 
-/** One dump. Whatever becomes of this program: the session goes on when the descriptor is closed. */
+/** One dump, or what a restart asks for. Whatever becomes of this program: the session goes on when the descriptor is closed. */
 export class Device {
   readonly #fd = openSync(path, 'r');
   #open = true;
@@ -98,6 +102,18 @@ export class Device {
 
   kill(): void {
     native().syscall(SYS.ioctl, this.#fd, request.kill, 0);
+  }
+
+  /** `times` in the order of the structure. */
+  setTimes(tid: number, times: readonly bigint[]): void {
+    const bytes = new Uint8Array(timesLayout.length);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(timesLayout.size, timesLayout.length, true);
+    view.setInt32(timesLayout.tid, tid, true);
+    times.forEach((time, index) => {
+      view.setBigUint64(timesLayout.user + 8 * index, time, true);
+    });
+    native().syscall(SYS.ioctl, this.#fd, request.setTimes, bytes);
   }
 
   /** The session, when it is still there, goes on. Safe to call twice. */

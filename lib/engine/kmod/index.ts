@@ -1,1 +1,2 @@
 export { kmodEngine } from './dump.ts';
+export { type ModuleRestart, openForRestart } from './restart.ts';

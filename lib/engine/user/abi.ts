@@ -60,6 +60,7 @@ export const SYS = {
   chdir: 80,
   fchdir: 81,
   umask: 95,
+  getrusage: 98,
   getpgid: 121,
   setpgid: 109,
   setsid: 112,

@@ -20,6 +20,7 @@ import { makeSemaphores } from './objects/sysv-semaphores.ts';
 import { broughtAlong, PlaceBuilder } from './places/build-places.ts';
 import { checkFiles, memoryAtHand } from './preflight.ts';
 import { isGone } from './proc.ts';
+import type { TimeGiver } from './processor-time.ts';
 import { askTogether, type Remote } from './remote.ts';
 import { SessionStart, type Space } from './start-session.ts';
 
@@ -38,6 +39,8 @@ export interface RestartOptions {
   ignoreCpu?: boolean;
   /** Connections to outside that could go on are given up. */
   resetsConnections?: boolean;
+  /** Gives processor times back. Default: they start anew. */
+  times?: TimeGiver;
   /** Told what could not be brought back exactly. */
   warn: (sentence: string) => void;
 }
@@ -184,6 +187,7 @@ export class SessionBuilder {
       places: this.#places!,
       spaces: this.#spaces,
       capabilities: this.#pod.capabilities,
+      times: this.#options.times,
       warn: this.#options.warn,
     });
     return this.#start.finish();

@@ -9,6 +9,7 @@ import { interruptedCall } from './interrupted-call.ts';
 import { readRights } from './objects/protection-keys.ts';
 import type { FilterCollector } from './objects/seccomp.ts';
 import { describeProcess, inner, readLimits, readStat, readStatus, type Status, statField } from './proc.ts';
+import { askProcessTime, CLOCK_THREAD, readTime, threadTime, timeLength } from './processor-time.ts';
 import type { Asking, Remote } from './remote.ts';
 import { askRseq } from './rseq.ts';
 import { readAutogroup, readScheduling } from './scheduling.ts';
@@ -23,7 +24,7 @@ type Credentials = Thread['credentials'];
 export interface AskedProcess {
   memory: AskedMemory;
   handlers: Records['handlers']['actions'];
-  process: Pick<Process, 'itimers' | 'timers' | 'childSubreaper' | 'processorStates'>;
+  process: Pick<Process, 'itimers' | 'timers' | 'childSubreaper' | 'processorStates' | 'processorTime'>;
 }
 
 const longSize = 8;
@@ -57,6 +58,7 @@ export function* askThread(remote: Remote, process: SessionProcess, thread: Sess
         ...(yield* askTimers(remote, process)),
         ...(yield* askSubreaper(remote)),
         ...(yield* askProcessorStates(remote)),
+        processorTime: yield* askProcessTime(remote),
       },
     },
   };
@@ -156,6 +158,7 @@ export function threadRecord(
     ...(asked.rseq ? { rseq: asked.rseq } : {}),
     ...(asked.parentDeathSignal === 0 ? {} : { parentDeathSignal: asked.parentDeathSignal }),
     ...asked.attributes,
+    processorTime: threadTime(asked.fields, asked.runNs),
     ...(call ? { systemCall: call } : {}),
     ...(pkru === undefined ? {} : { pkru }),
   };
@@ -178,6 +181,8 @@ export interface AskedThread {
   parentDeathSignal: number;
   securebits: number;
   timerSlackNs: bigint;
+  /** What its clock of processor time says. */
+  runNs: bigint;
   rseq: Rseq | undefined;
   attributes: ThreadAttributes;
   /** Of /proc, when all of the session was stopped: another thread may have given this one its filters (TSYNC). */
@@ -199,14 +204,16 @@ function* askOwn(
   const stack = remote.reserve(24);
   const tid = remote.reserve(8);
   const death = remote.reserve(8);
+  const clock = remote.reserve(timeLength);
   const [, , , securebits, slack] = yield [
     [SYS.sigaltstack, 0, stack],
     [SYS.prctl, PR.getTidAddress, tid, 0, 0, 0],
     [SYS.prctl, PR.getPdeathsig, death, 0, 0, 0],
     [SYS.prctl, PR.getSecurebits, 0, 0, 0, 0],
     [SYS.prctl, PR.getTimerslack, 0, 0, 0, 0],
+    [SYS.clock_gettime, CLOCK_THREAD, clock],
   ];
-  const view = new DataView(remote.read(stack, Number(death - stack) + 8).buffer);
+  const view = new DataView(remote.read(stack, Number(clock - stack) + timeLength).buffer);
   const flags = view.getUint32(8, true);
   return {
     // Whether the thread is on it shows in its stack pointer, not here: we asked from elsewhere.
@@ -222,6 +229,7 @@ function* askOwn(
     parentDeathSignal: view.getInt32(Number(death - stack), true),
     securebits: Number(securebits),
     timerSlackNs: slack!,
+    runNs: readTime(view, Number(clock - stack)),
     attributes: yield* askThreadAttributes(remote, status, Number(statField(fields, 9))),
     rseq: yield* askRseq(host, state.registers, remote),
     status,

@@ -18,6 +18,7 @@ import { fetchFile } from './objects/share-file.ts';
 import { settleSemaphores } from './objects/sysv-semaphores.ts';
 import type { PlaceBuilder } from './places/build-places.ts';
 import { readStat } from './proc.ts';
+import { beyondThreads, type TimeGiver } from './processor-time.ts';
 import { setAutogroups } from './scheduling.ts';
 import { armOverrun, armTimers, makeTimers } from './timers.ts';
 
@@ -37,6 +38,8 @@ export interface MadeSession {
   spaces: ReadonlyMap<number, Space>;
   /** All that a task may have; absent: whatever the image says and the pod can give. */
   capabilities: bigint | undefined;
+  /** Gives processor times back; absent: they start anew. */
+  times: TimeGiver | undefined;
   warn: (sentence: string) => void;
 }
 
@@ -77,6 +80,8 @@ export class SessionStart {
     askTasks(this.#threadsOf(sets), (remote, { task, thread }) =>
       build.setThread(task, remote, thread, this.#made.warn),
     );
+    // A limit and a timer of processor time are counted from what has been used.
+    this.#giveTimes(sets);
     for (const { tasks, image } of sets) build.setLimits(tasks[0]!, image.record.limits, this.#made.warn);
     files.lock(tables);
     for (const set of this.#made.image.semaphores) {
@@ -100,6 +105,18 @@ export class SessionStart {
   run(): void {
     this.#made.files.release();
     this.#detach(this.#running);
+  }
+
+  #giveTimes(sets: readonly ProcessSet[]): void {
+    const { times } = this.#made;
+    if (!times) return;
+    for (const { tasks, image } of sets) {
+      tasks.forEach((task, index) => {
+        const { processorTime } = image.threads[index]!.record;
+        const process = index === 0 ? beyondThreads(image) : undefined;
+        if (processorTime) times.giveTimes(task.tid, processorTime, process);
+      });
+    }
   }
 
   /** Those of processes, then those that threads have of their own, each once. */

@@ -13,7 +13,7 @@ const ioctl = 16;
 /** A guest without hardware help on a busy machine may need a minute to start node, ms. */
 const slowly = 300_000;
 
-function errorOf(body: () => unknown): string {
+export function errorOf(body: () => unknown): string {
   try {
     body();
     return 'none';
@@ -22,7 +22,7 @@ function errorOf(body: () => unknown): string {
   }
 }
 
-function expect(what: string, found: string, wanted: string): void {
+export function expect(what: string, found: string, wanted: string): void {
   if (found !== wanted) throw new Error(`${what}: ${found}, should be ${wanted}`);
 }
 

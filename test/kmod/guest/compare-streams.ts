@@ -17,6 +17,8 @@ type Meta = Record<string, unknown>;
 /** By record: what is of the moment, or of the engine. */
 const different: Record<string, readonly string[]> = {
   hello: ['engine', 'imageId', 'clocks', 'memory'],
+  process: ['processorTime'],
+  thread: ['processorTime'],
 };
 
 interface Content {

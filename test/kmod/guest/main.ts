@@ -9,11 +9,13 @@ import { until } from '../../tools/running-program.ts';
 import { readerPath } from '../build-module.ts';
 import { type KmodEvent, type KmodJob, type KmodOutcome, nameOf, type Part } from '../job.ts';
 import { checkDevice } from './check-device.ts';
+import { checkTimes } from './check-times.ts';
 import { compareStreams } from './compare-streams.ts';
 import { runKills } from './kills.ts';
 import { readAllocations } from './leaks.ts';
 import { runPipeline } from './pipeline.ts';
 import { refuse } from './refuse.ts';
+import { runRestartKills } from './restart-kills.ts';
 import { runRounds } from './rounds.ts';
 
 const say = (event: KmodEvent) => tell(event);
@@ -87,7 +89,7 @@ function readLog(): string {
 function run(part: Part): Promise<string> {
   switch (part.part) {
     case 'device':
-      return mustBeOk(checkDevice());
+      return mustBeOk(checkDevice().then((found) => (found === 'ok' ? checkTimes() : found)));
     case 'streams':
       return mustBeOk(compareStreams());
     case 'cycle':
@@ -100,6 +102,19 @@ function run(part: Part): Promise<string> {
           commandLimit: 600_000,
         }),
       );
+    case 'restart':
+      return mustBeOk(
+        cycle(readProgram(part.program), {
+          mode: part.mode,
+          as: 'root',
+          via: 'pid',
+          engine: part.dumper,
+          restarter: 'kmod',
+          commandLimit: 600_000,
+        }),
+      );
+    case 'restart-kills':
+      return runRestartKills(part.rounds, saySentence);
     case 'refused':
       return refuse(part.program);
     case 'rounds':
