@@ -2,11 +2,11 @@
  * Netlink: requests to the kernel as bytes, and its answers. netlink(7), rtnetlink(7). A socket belongs to the network
  * namespace it was made in, whoever uses it later.
  */
-import { closeSync, openSync } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
 import { native } from '../../native/index.ts';
+import { inNetworkOf } from './elsewhere.ts';
 
-const SYS = { close: 3, socket: 41, sendto: 44, recvfrom: 45, setsockopt: 54, setns: 308 } as const;
+const SYS = { close: 3, socket: 41, sendto: 44, recvfrom: 45, setsockopt: 54 } as const;
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
@@ -127,39 +127,6 @@ export class Netlink {
     }
     return found;
   }
-}
-
-/** Only this thread leaves its network, and comes back. */
-function elsewhere<Result>(enter: () => void, body: () => Result): Result {
-  const ours = openSync('/proc/thread-self/ns/net', 'r');
-  try {
-    enter();
-    try {
-      return body();
-    } finally {
-      native().syscall(SYS.setns, ours, 0);
-    }
-  } finally {
-    closeSync(ours);
-  }
-}
-
-/** Do something in the network of a process. */
-export function inNetworkOf<Result>(pid: number | string, body: () => Result): Result {
-  const theirs = openSync(`/proc/${pid}/ns/net`, 'r');
-  try {
-    return elsewhere(() => void native().syscall(SYS.setns, theirs, 0), body);
-  } finally {
-    closeSync(theirs);
-  }
-}
-
-const CLONE_NEWNET = 0x40000000;
-const SYS_unshare = 272;
-
-/** Do something in a network that nobody has touched, and that is gone afterwards. */
-export function inNewNetwork<Result>(body: () => Result): Result {
-  return elsewhere(() => void native().syscall(SYS_unshare, CLONE_NEWNET), body);
 }
 
 export function join(parts: readonly Uint8Array[]): Uint8Array {

@@ -1,7 +1,7 @@
 /** /proc/sys/net of a network namespace: which settings differ from those of a new one, and setting them again. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { inNetworkOf, inNewNetwork } from './netlink.ts';
+import { inNetworkOf, inNewNetwork } from './elsewhere.ts';
 import type { Setting } from './network.ts';
 
 const top = '/proc/sys/net';

@@ -28,8 +28,6 @@ export const isHidden = (program: string, kernel: string): boolean =>
 const unmakable: Record<string, { from: readonly string[]; on: readonly string[] }> = {
   // A descriptor of a thread: Linux 6.9. Before, the program has none.
   pidfds: { from: ['6.12'], on: ['5.10', '6.1'] },
-  // An overlay that tells its `uuid` is of Linux 6.6, and taken since 5.12.
-  mounts: { from: ['6.12'], on: ['5.10'] },
 };
 
 /** What must be refused by name (exit 12), and leave nothing. */

@@ -3,6 +3,7 @@
  * twice, and one that is only mapped. Content, size, offset, lock, attributes and identity stay.
  */
 #include <sys/file.h>
+#include <sys/xattr.h>
 #include "pod-test.h"
 
 #define SIZE 100000
@@ -61,6 +62,8 @@ int main(int argc, char **argv) {
 	fd = MUST(open(pod_path(path, "plain"), O_WRONLY | O_CREAT | O_EXCL, 0666));
 	EQUAL(write(fd, "somebody else's", 15), 15);
 	close(fd);
+	/* Not all file systems have them. */
+	bool attributed = fsetxattr(empty, "user.pod", "of the deleted", 14, 0) == 0;
 	pod_ready();
 
 	if (pod_break("content")) EQUAL(ftruncate(plain, SIZE - 1), 0);
@@ -70,6 +73,7 @@ int main(int argc, char **argv) {
 		dup2(fd, empty);
 	}
 	if (pod_break("unlocked")) flock(empty, LOCK_UN);
+	if (pod_break("attribute") && (!attributed || fremovexattr(empty, "user.pod") != 0)) FAIL("no attributes here");
 	if (pod_break("touched")) EQUAL(futimens(empty, NULL), 0);
 	if (pod_break("sparse")) EQUAL(pwrite(sparse, "x", 1, 100), 1);
 	if (pod_break("mapped")) mapped[PAGE] ^= 1;
@@ -86,6 +90,11 @@ int main(int argc, char **argv) {
 	for (size_t i = 0; i < COUNT(all); i++) {
 		EQUAL(fstat(all[i], &status), 0);
 		EQUAL(status.st_nlink, 0);
+	}
+	if (attributed) {
+		char value[32];
+		EQUAL(fgetxattr(empty, "user.pod", value, sizeof value), 14);
+		EQUAL(memcmp(value, "of the deleted", 14), 0);
 	}
 	fstat(empty, &status);
 	EQUAL(status.st_size, 0);

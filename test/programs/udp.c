@@ -162,6 +162,8 @@ int main(int argc, char **argv) {
 	blocked = make(&blocked_at);
 	member = MUST(socket(AF_INET, SOCK_DGRAM, 0));
 	set(member, IPPROTO_IP, IP_MULTICAST_TTL, 3);
+	/* In the head of each packet: router alert. */
+	EQUAL(setsockopt(member, IPPROTO_IP, IP_OPTIONS, "\224\4\0", 4), 0);
 	struct ip_mreqn request = group();
 	joined = setsockopt(member, IPPROTO_IP, IP_ADD_MEMBERSHIP, &request, sizeof request) == 0;
 	struct sockaddr_in quiet_at;
@@ -200,6 +202,7 @@ int main(int argc, char **argv) {
 	if (pod_break("one-more")) post(stranger, "more", &server_at);
 	if (pod_break("option")) set(server, IPPROTO_IP, IP_PKTINFO, 0);
 	if (pod_break("left")) setsockopt(member, IPPROTO_IP, IP_DROP_MEMBERSHIP, &request, sizeof request);
+	if (pod_break("head")) EQUAL(setsockopt(member, IPPROTO_IP, IP_OPTIONS, "", 0), 0);
 	if (pod_break("sender")) {
 		struct group_source_req request = { .gsr_interface = 1, .gsr_group = hearings[0].group,
 			                                .gsr_source = hearings[0].senders[1] };
@@ -225,6 +228,10 @@ int main(int argc, char **argv) {
 	gets_from(right, "to right", &left_at);
 	EQUAL(send(right, "to left", 7, 0), 7);
 	gets_from(left, "to left", &right_at);
+	length = sizeof bytes;
+	EQUAL(getsockopt(member, IPPROTO_IP, IP_OPTIONS, bytes, &length), 0);
+	EQUAL(length, 4);
+	EQUAL(bytes[0], 0224);
 	if (six >= 0) {
 		EQUAL(recv(six, bytes, sizeof bytes, MSG_DONTWAIT), 4);
 		CHECK(memcmp(bytes, "self", 4) == 0);

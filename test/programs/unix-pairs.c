@@ -1,7 +1,7 @@
 /*
  * Pairs of unix sockets: stream, datagram and sequenced packets, with queued data in both directions and their
- * boundaries, half closed, with the peer gone and data left, buffer sizes, time-outs, flags, under two numbers,
- * across processes. And one that never rests: parent and child talk all the time.
+ * boundaries, half closed, with the peer gone and data left, buffer sizes, time-outs and other options, flags, under
+ * two numbers, across processes. And one that never rests: parent and child talk all the time.
  */
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -140,6 +140,13 @@ int main(int argc, char **argv) {
 	EQUAL(setsockopt(sized[0], SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time), 0);
 	value = 1;
 	EQUAL(setsockopt(sized[1], SOL_SOCKET, SO_PASSCRED, &value, sizeof value), 0);
+	value = 1;
+	EQUAL(setsockopt(sized[0], SOL_SOCKET, SO_TIMESTAMP, &value, sizeof value), 0);
+	EQUAL(setsockopt(sized[0], SOL_SOCKET, SO_KEEPALIVE, &value, sizeof value), 0);
+	value = 3;
+	EQUAL(setsockopt(sized[0], SOL_SOCKET, SO_PRIORITY, &value, sizeof value), 0);
+	value = 500;
+	EQUAL(setsockopt(sized[1], SOL_SOCKET, SO_RCVLOWAT, &value, sizeof value), 0);
 	send_size = option(sized[0], SO_SNDBUF);
 	receive_size = option(sized[1], SO_RCVBUF);
 	EQUAL(send_size, 40000);
@@ -173,6 +180,7 @@ int main(int argc, char **argv) {
 	if (pod_break("time-out")) setsockopt(sized[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ 0 }, sizeof time);
 	if (pod_break("flags")) fcntl(sized[1], F_SETFL, O_RDWR);
 	if (pod_break("pass-credentials")) setsockopt(sized[1], SOL_SOCKET, SO_PASSCRED, &(int){ 0 }, sizeof(int));
+	if (pod_break("option")) setsockopt(sized[1], SOL_SOCKET, SO_RCVLOWAT, &(int){ 1 }, sizeof(int));
 	if (pod_break("talk")) EQUAL(write(talk[0], &(uint64_t){ 1000000 }, 8), 8);
 
 	while (pod_turn()) {
@@ -188,6 +196,11 @@ int main(int argc, char **argv) {
 	EQUAL(fcntl(stream[0], F_GETFL), O_RDWR);
 	EQUAL(option(sized[1], SO_PASSCRED), 1);
 	EQUAL(option(sized[0], SO_PASSCRED), 0);
+	EQUAL(option(sized[0], SO_TIMESTAMP), 1);
+	EQUAL(option(sized[0], SO_KEEPALIVE), 1);
+	EQUAL(option(sized[0], SO_PRIORITY), 3);
+	EQUAL(option(sized[1], SO_RCVLOWAT), 500);
+	EQUAL(option(sized[1], SO_TIMESTAMP), 0);
 	socklen_t size = sizeof time;
 	EQUAL(getsockopt(sized[0], SOL_SOCKET, SO_RCVTIMEO, &time, &size), 0);
 	/* The kernel rounds to its tick. */

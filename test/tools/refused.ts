@@ -7,8 +7,12 @@ const refused = new Set([
   'tcp-signed',
   'dispatched',
   'hidden-lock-which',
+  'directory-signals',
+  'kernel-aio',
+  'memory-secret',
   'netlink-generic',
   'posix-queue',
+  'udp-more',
   'unix-backlog-data',
 ]);
 

@@ -6,6 +6,7 @@
  * Meanwhile the task's calls run from a small area of our own in a gap of both address spaces. It goes last: a call
  * that unmaps the very instruction it came from is fine for a task that never returns to it.
  */
+import { statSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import { PodError } from '../../stream/error.ts';
 import { AT_FDCWD, MAP, O, PR, PROT, SYS } from './abi.ts';
@@ -290,7 +291,7 @@ export class SpaceBuilder {
       view.setInt32(100, -1, true);
       native().writeMemory(this.#task.tid, map, bytes);
       result = (yield [set])[0]!;
-      if (result >= 0n)
+      if (result >= 0n && !this.#runs(exe))
         this.#warn(`/proc/self/exe of process ${this.#task.inner} could not be set (errno ${errno})`);
     }
     if (result < 0n)
@@ -299,6 +300,14 @@ export class SpaceBuilder {
         `the layout of process ${this.#task.inner} is not accepted (errno ${-result})`,
       );
     if (exe !== undefined) yield [[SYS.close, exe]];
+  }
+
+  /** Whoever was forked with its memory has the executable already, which can't be set while it is mapped. */
+  #runs(exe: bigint): boolean {
+    const [running, wanted] = ['exe', `fd/${exe}`].map((link) =>
+      statSync(`/proc/${this.#task.tid}/${link}`, { bigint: true, throwIfNoEntry: false }),
+    );
+    return running !== undefined && running.ino === wanted?.ino && running.dev === wanted.dev;
   }
 }
 

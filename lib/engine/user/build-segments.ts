@@ -15,7 +15,7 @@ import { AT_FDCWD, F, O, PROT, SYS } from './abi.ts';
 import { type ImageRecords, needed } from './image-records.ts';
 import { borrow, closeLocal, codeOf, control } from './objects/local-calls.ts';
 import { makeSysvSegment, settleSysvSegment } from './objects/sysv-shm.ts';
-import { splitSeconds } from './places/attributes.ts';
+import { setAttributes, splitSeconds } from './places/attributes.ts';
 import type { Remote } from './remote.ts';
 import { segmentName } from './segment-name.ts';
 
@@ -253,6 +253,8 @@ export class SegmentBuilder {
     if (uid !== undefined && gid !== undefined)
       attempt('owner', () => addon.syscall(SYS.fchown, local, uid, gid));
     if (mode !== undefined) attempt('mode', () => addon.syscall(SYS.fchmod, local, mode & 0o7777));
+    for (const each of record.attributes ?? [])
+      attempt(`attribute ${each.name}`, () => setAttributes(local, [each]));
     if (atimeNs !== undefined && mtimeNs !== undefined) {
       const times = [atimeNs, mtimeNs].flatMap(splitSeconds);
       const bytes = new Uint8Array(BigInt64Array.from(times).buffer);

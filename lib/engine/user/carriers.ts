@@ -14,6 +14,7 @@ import { F, pageSize } from './abi.ts';
 import { control } from './objects/local-calls.ts';
 import type { SysvSegment } from './objects/sysv-shm.ts';
 import { openMapping, openQuietly, type PageSource, readableLength } from './page-source.ts';
+import { type Attributes, readAttributes } from './places/attributes.ts';
 import { inodeName, type MappedArea } from './proc.ts';
 import { segmentName } from './segment-name.ts';
 
@@ -151,6 +152,17 @@ export class Carriers {
     return carrier.id;
   }
 
+  /** Shared anonymous memory and memfds that are mapped: by device and inode, with who has them. */
+  mapped(describe: (pid: number) => string): Map<string, string> {
+    const found = new Map<string, string>();
+    for (const [key, { origin, mapped, link }] of this.#byKey) {
+      const [first] = mapped;
+      if (!first || (origin !== 'anonymous' && origin !== 'memfd')) continue;
+      found.set(key, `${describe(first.pid)}, memory at ${first.start.toString(16)} (${link})`);
+    }
+    return found;
+  }
+
   /** Records, and where their pages are; call close() when the pages were read. */
   finish(loss: (sentence: string) => void): CarriedMemory {
     const records: CarriedMemory['records'] = [];
@@ -238,9 +250,26 @@ function recordOf(carrier: Carrier, size: bigint): Records['shm'] {
           gid: Number(stat.gid),
           atimeNs: stat.atimeNs,
           mtimeNs: stat.mtimeNs,
+          ...carriedAttributes(fd, carrier.owner),
         }
       : {}),
   };
+}
+
+/** As many as fit into a frame beside the rest. */
+const mostAttributes = 32_768;
+
+function carriedAttributes(fd: number | undefined, owner: string): { attributes?: Attributes } {
+  const attributes = fd === undefined ? undefined : readAttributes(fd, owner);
+  if (!attributes) return {};
+  const bytes = attributes.reduce((sum, { name, value }) => sum + name.length + value.length, 0);
+  if (bytes > mostAttributes)
+    throw new PodError(
+      'cannot-checkpoint',
+      `${owner}: it has ${bytes} bytes of extended attributes, which no path leads to any more`,
+      'let the program close it first',
+    );
+  return { attributes };
 }
 
 const withoutCounts = ({ size: _size, attached: _attached, ...rest }: SysvSegment) => rest;

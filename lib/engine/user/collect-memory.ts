@@ -21,6 +21,7 @@ import { belowRoot, findSibling, formerPath } from './objects/paths.ts';
 import { findExecuteOnlyKey, keyCalls, parseKeys } from './objects/protection-keys.ts';
 import { isSysvArea, type SysvSegment } from './objects/sysv-shm.ts';
 import type { Obstacles } from './obstacles.ts';
+import { refuseSharers } from './outside-sharers.ts';
 import {
   openMapping,
   openQuietly,
@@ -143,7 +144,10 @@ export class MemoryCollector {
     }
   }
 
-  finish(): CollectedMemory {
+  /** `processes`: host pids of the session. */
+  finish(processes: ReadonlySet<number>): CollectedMemory {
+    // A pod shares none: nothing of who makes it is inherited.
+    if (!this.#ipc.own) refuseSharers(this.#carriers.mapped(describeProcess), processes);
     for (const { id, key, attached } of this.#ipc.segments.values()) {
       if (!this.#ipc.own || this.#attachedSegments.has(id) || attached === 0n) continue;
       throw new PodError(
@@ -410,7 +414,21 @@ function refusal(pid: number, area: MappedArea, why: string, hint?: string): Pod
   );
 }
 
+/** Files of the kernel's own that look like deleted ones: what is behind them is not in their bytes. */
+const kernelFiles: Readonly<Record<string, readonly [why: string, hint: string]>> = {
+  '/[aio] (deleted)': [
+    'asynchronous input and output by the kernel (io_setup) has requests that can not be read back',
+    'run the program without it (nginx: aio off, MySQL: innodb_use_native_aio=0)',
+  ],
+  '/secretmem (deleted)': [
+    'memory from memfd_secret is made not to be read by anybody',
+    'run the program without it',
+  ],
+};
+
 function refuseArea(pid: number, area: MappedArea): void {
+  const kernelFile = kernelFiles[area.path];
+  if (kernelFile) throw refusal(pid, area, ...kernelFile);
   const kernelOwned = area.path === '[vdso]' || area.path.startsWith('[vvar');
   if (area.flags.has('ht')) throw refusal(pid, area, 'huge page memory (hugetlb) is not handled');
   if (!kernelOwned && (area.flags.has('io') || area.flags.has('pf')))

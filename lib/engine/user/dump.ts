@@ -355,7 +355,7 @@ function collect(
     tables.push(...found.tables);
     folders.push(...found.folders);
   }
-  view.losses.push(...lostAttributes(view));
+  view.losses.push(...lostAttributes(view, init));
   const ipc = {
     segments: view.within(view.alive[0]!.pid, listSysvSegments),
     own: target.init !== undefined,
@@ -426,7 +426,7 @@ function collect(
   const inPlace = forkedInPlace(tree);
   for (const { id, process, asked, parent } of spaces)
     memory.add(id, process.pid, asked, inPlace.has(process.innerPid) ? parent : undefined);
-  const { records, pages } = memory.finish();
+  const { records, pages } = memory.finish(new Set(view.processes.map(({ pid }) => pid)));
   return {
     names,
     network,

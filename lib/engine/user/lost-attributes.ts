@@ -1,13 +1,77 @@
 /** Attributes that nobody can put back, and so are said to be lost. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
+import { inIpcOf, inNewIpc } from '../../network/elsewhere.ts';
 import { PR, SYS } from './abi.ts';
 import { describeProcess } from './proc.ts';
 import type { Remote } from './remote.ts';
 import type { SessionProcess, SessionView } from './session-view.ts';
 
-export function lostAttributes(view: SessionView): string[] {
-  return [...lostLabels(view.alive), ...lostCookies(view.alive), ...lostKeys(view)];
+/** `init`: pid 1 of the pod, where there is one. */
+export function lostAttributes(view: SessionView, init: number | undefined): string[] {
+  return [
+    ...lostLabels(view.alive),
+    ...lostCookies(view.alive),
+    ...lostKeys(view),
+    ...(init === undefined ? [] : [...lostGuests(view, init), ...lostSettings(init)]),
+  ];
+}
+
+/** Processes that were sent into the pod from outside (nsenter): no children of its own, but they end with it. */
+function lostGuests(view: SessionView, init: number): string[] {
+  const own = new Set([1, ...view.processes.map(({ innerPid }) => innerPid)]);
+  const proc = `/proc/${init}/root/proc`;
+  let found: number[];
+  try {
+    // A session may have taken its own away.
+    if (readlinkSync(`${proc}/1/ns/pid`) !== readlinkSync(`/proc/${init}/ns/pid`)) return [];
+    found = readdirSync(proc).map(Number).filter(Number.isInteger);
+  } catch {
+    return [];
+  }
+  return found
+    .filter((pid) => !own.has(pid))
+    .map((pid) => {
+      const name = readFileSync(`${proc}/${pid}/comm`, 'utf8').trim();
+      return `the process ${name} (${pid} in the pod), which was started from outside (nsenter)`;
+    });
+}
+
+/** What of the pod's System V and POSIX IPC was set with sysctl(8). Only root can, and only root can ask for it. */
+function lostSettings(init: number): string[] {
+  if (process.getuid!() !== 0) return [];
+  try {
+    const found = inIpcOf(init, readIpcSettings);
+    const usual = inNewIpc(readIpcSettings);
+    return [...found].flatMap(([name, value]) =>
+      usual.get(name) === value ? [] : [`the setting ${name.replace('/', '.')} = ${value} of the pod's IPC`],
+    );
+  } catch (cause) {
+    // Without rights over the host (a root of its own user namespace) it can't have set any either.
+    if ((cause as NodeJS.ErrnoException).code !== 'EPERM') throw cause;
+    return [];
+  }
+}
+
+const ipcSettings = [
+  ...['msgmax', 'msgmnb', 'msgmni', 'sem', 'shmall', 'shmmax', 'shmmni', 'shm_rmid_forced'].map(
+    (name) => `kernel/${name}`,
+  ),
+  ...['queues_max', 'msg_max', 'msgsize_max', 'msg_default', 'msgsize_default'].map(
+    (name) => `fs/mqueue/${name}`,
+  ),
+];
+
+function readIpcSettings(): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const name of ipcSettings) {
+    try {
+      found.set(name, readFileSync(`/proc/sys/${name}`, 'latin1').trim().replace(/\s+/g, ' '));
+    } catch {
+      // A kernel without this kind.
+    }
+  }
+  return found;
 }
 
 /** Label of a security module (SELinux, AppArmor, Smack); undefined where there is none. */

@@ -2,19 +2,27 @@
 import type { Records } from '../../../image/record.ts';
 import { O } from '../abi.ts';
 import type { FileObject } from './file-object.ts';
+import { readOwner } from './owner.ts';
 import { describeType, findInPod, openFound, pathInPod, seekTo } from './paths.ts';
 import { holdPlace, openInTable, processIn, refuseForeignProcess } from './process-paths.ts';
 
 export const directory: FileObject = {
   records: ['directory'],
   coverage:
-    'path, flags, place in the listing (exact when the directory lies on the same file system); deleted directories are refused',
+    'path, flags, place in the listing (exact when the directory lies on the same file system). Refused: deleted directories, and such as send signals at changes (F_NOTIFY)',
 
   matches: (file) => file.stat.isDirectory(),
 
   dump(file, context) {
     const path = pathInPod(file, context);
     refuseForeignProcess(file, path, context);
+    // What is asked for nobody tells; but who asks becomes the owner, which a directory is not given else.
+    if (readOwner(file, context).owner?.pid)
+      context.refuse(
+        file,
+        'it sends signals when the directory changes (F_NOTIFY), and nobody tells at which changes',
+        'let the program use inotify instead',
+      );
     const position = BigInt(file.info.get('pos')?.[0] ?? 0);
     return [{ name: 'directory', meta: { id: file.id, path, flags: file.flags, position } }];
   },

@@ -8,6 +8,7 @@
  * has reset, and said to be lost. What was received from there and not read yet is kept. Only where the pod's address
  * goes along, and it was asked for, the connection does too (tcp-keep.ts).
  */
+import { nap } from '../../../../native/nap.ts';
 import type { Records } from '../../../image/record.ts';
 import { O } from '../abi.ts';
 import { describeProcess } from '../proc.ts';
@@ -141,6 +142,10 @@ function readTcp(file: OpenFile, context: DumpContext): Found {
     case TCP.synReceived:
       return context.notNow(file, 'it is just being connected', 'try again in a moment');
     default:
+      if ((pollNow(file.local, 0) & POLL.err) !== 0)
+        context.loss(
+          `an error or a notice (MSG_ERRQUEUE) that waits in a TCP connection at ${describeAddress(address)} (${describeFile(file)})`,
+        );
       return readConnection(file, state, address, context);
   }
 }
@@ -282,6 +287,12 @@ function readUdp(file: OpenFile, context: DumpContext): Found & { datagrams: Out
   };
   if (numberOption(file.local, SOL.udp, UDP_CORK))
     context.notNow(file, 'a datagram is just being put together in it (UDP_CORK)', 'try again in a moment');
+  if (!hasSent(file.local))
+    context.notNow(
+      file,
+      `${unsentOf(file.local)} bytes of memory hold what it has not sent yet, or a datagram that is just being put together (MSG_MORE)`,
+      'try again in a moment',
+    );
   if (numberOption(file.local, SOL.udp, UDP_ENCAP))
     context.refuse(file, 'it carries a tunnel of the kernel (UDP_ENCAP)', 'end the tunnel first');
   if ((polled & POLL.err) !== 0)
@@ -300,6 +311,15 @@ function readUdp(file: OpenFile, context: DumpContext): Found & { datagrams: Out
     content: [],
     datagrams: peekDatagrams(file, context),
   };
+}
+
+/** What waits for a network card is gone in a moment; what waits for the rest of its datagram is not. */
+function hasSent(local: number): boolean {
+  for (let tries = 0; tries < 20; tries++) {
+    if (unsentOf(local) === 0) return true;
+    nap(1);
+  }
+  return false;
 }
 
 function refuseOdd(file: OpenFile, context: DumpContext): void {

@@ -22,10 +22,10 @@ import {
 } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
+import { changedOptions } from './socket-options.ts';
 import { setBuffer } from './unix-fill.ts';
 
 type Netlink = Records['netlink-socket'];
-type Option = NonNullable<Netlink['options']>[number];
 
 const SO = {
   type: 3,
@@ -41,7 +41,7 @@ const SOL_NETLINK = 270;
 const ADD_MEMBERSHIP = 1;
 const LIST_MEMBERSHIPS = 9;
 const instructionSize = 8;
-/** Longest value of an option, bytes. */
+/** Room for all groups, bytes. */
 const longest = 512;
 const EADDRINUSE = 98;
 
@@ -85,22 +85,6 @@ function findRow(file: OpenFile): { unread: number; answering: boolean } | undef
     if (words[9] === String(file.stat.ino)) return { unread: Number(words[4]), answering: words[6] !== '0' };
   }
   return undefined;
-}
-
-/** What differs from a new socket. */
-function readOptions(file: OpenFile, type: number, protocol: number): Option[] {
-  const fresh = Number(native().syscall(SYS.socket, AF.netlink, type | O.cloexec, protocol));
-  try {
-    return options.flatMap(({ level, option }) => {
-      const value = getOption(file.local, level, option, longest);
-      const usual = getOption(fresh, level, option, longest);
-      return value === undefined || (usual && Buffer.from(value).equals(usual))
-        ? []
-        : [{ level, option, value }];
-    });
-  } finally {
-    closeLocal(fresh);
-  }
 }
 
 /** Multicast groups by number. */
@@ -186,7 +170,7 @@ export const netlinkSocket: FileObject = {
     const groups = readGroups(file);
     const port = readPort(file);
     settle(file, port, groups, context);
-    const saved = readOptions(file, type, number);
+    const saved = changedOptions(file.local, { domain: AF.netlink, type, protocol: number }, options);
     return [
       {
         name: 'netlink-socket',

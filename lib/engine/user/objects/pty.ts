@@ -16,6 +16,7 @@ import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-o
 import { errnoName, ioctlRead, pollNow } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
+import { howStopped, stopOutput } from './stopped-output.ts';
 import {
   applySettings,
   deviceNumbers,
@@ -54,13 +55,13 @@ function instanceOf(master: OpenFile): bigint {
 }
 
 /** Open slaves in the session, by `instance:index`. */
-function slaves(context: DumpContext): ReadonlySet<string> {
+function slaves(context: DumpContext): ReadonlyMap<string, OpenFile> {
   return context.once('slaves of pseudo-terminals', () => {
-    const found = new Set<string>();
+    const found = new Map<string, OpenFile>();
     for (const file of context.files) {
       if (!file.stat.isCharacterDevice()) continue;
       const { major, minor } = deviceNumbers(file.stat.rdev);
-      if (major === ptsMajor) found.add(`${file.stat.dev}:${minor}`);
+      if (major === ptsMajor && (file.flags & O.path) === 0) found.set(`${file.stat.dev}:${minor}`, file);
     }
     return found;
   });
@@ -137,7 +138,7 @@ const setInt = (fd: number, request: number, value: number, context: RestoreCont
 export const pty: FileObject = {
   records: ['pty'],
   coverage:
-    'pseudo-terminals with the master inside (tmux, screen, script): number and name, settings, size, packet mode, lock, closed slave, controlling session and foreground group. The dump waits a moment for output that the master has not read, and is refused when it stays; typed input not yet read is lost and named as a loss, of a line that is not finished nothing is known. Refused: a slave held only outside the session',
+    'pseudo-terminals with the master inside (tmux, screen, script): number and name, settings, size, packet mode, lock, closed slave, stopped output, controlling session and foreground group. The dump waits a moment for output that the master has not read, and is refused when it stays; typed input not yet read is lost and named as a loss, of a line that is not finished nothing is known. Refused: a slave held only outside the session',
 
   matches: isMaster,
 
@@ -154,13 +155,15 @@ export const pty: FileObject = {
     }
     const slaveClosed = (state & POLLHUP) !== 0;
     const locked = readInt(file.local, TIOCGPTLCK) !== 0;
-    if (!slaveClosed && !locked && !slaves(context).has(`${instanceOf(file)}:${index}`)) {
+    const slave = slaves(context).get(`${instanceOf(file)}:${index}`);
+    if (!slaveClosed && !locked && !slave) {
       context.refuse(
         file,
         `its terminal /dev/pts/${index} is used by a process outside the session, or by none yet`,
         'dump the session of the program that holds both',
       );
     }
+    const stopped = slave && !slaveClosed ? howStopped(slave.local) : undefined;
     return [
       {
         name: 'pty',
@@ -172,6 +175,7 @@ export const pty: FileObject = {
           ...readSettings(file, context),
           ...(slaveClosed ? { slaveClosed } : {}),
           ...(locked ? { locked } : {}),
+          ...(stopped ? { stopped } : {}),
           ...(readInt(file.local, TIOCGPKT) !== 0 ? { packet: true } : {}),
           ...readNode(index, file),
           ...readOwner(file, context),
@@ -209,6 +213,7 @@ export const pty: FileObject = {
 
   arm(_name, meta, context) {
     const record = meta as Records['pty'];
+    stopOutput(context.descriptor(record.id), record, context);
     // Not before: until here the tables' slaves had to be opened.
     if (record.locked) setInt(context.descriptor(record.id), TIOCSPTLCK, 1, context);
     armOwner(record.id, record.owner, context);

@@ -8,7 +8,10 @@ const TCSETS2 = 0x402c542b;
 const TIOCGWINSZ = 0x5413;
 const TIOCSWINSZ = 0x5414;
 const TIOCGDEV = 0x80045432;
+const TIOCGLCKTRMIOS = 0x5456;
 const termiosLength = 44;
+/** struct termios. */
+const locksLength = 36;
 
 /** Major number of the slaves of pseudo-terminals; the minor one is the N of /dev/pts/N. */
 export const ptsMajor = 136;
@@ -47,11 +50,22 @@ export function readSettings(file: OpenFile, context: DumpContext): Required<Tty
   try {
     const termios = ioctlRead(file.local, TCGETS2, termiosLength);
     const size = new DataView(ioctlRead(file.local, TIOCGWINSZ, 8).buffer);
+    sayLocks(file, context);
     return { termios, rows: size.getUint16(0, true), columns: size.getUint16(2, true) };
   } catch (cause) {
     if (codeOf(cause) !== 'EIO') throw cause;
     return context.refuse(file, 'its terminal was closed', 'the program would be ended by its next read');
   }
+}
+
+/** Settings that a program holds fast: to set these again takes rights over the whole computer. */
+function sayLocks(file: OpenFile, context: DumpContext): void {
+  const device = deviceBehind(file.local);
+  const locked = ioctlRead(file.local, TIOCGLCKTRMIOS, locksLength).some((byte) => byte !== 0);
+  if (locked)
+    context.once(`locks of terminal ${device}`, () =>
+      context.loss(`the locks on settings of a terminal (TIOCSLCKTRMIOS, ${file.link})`),
+    );
 }
 
 /** Give a terminal of the builder its settings and size. */

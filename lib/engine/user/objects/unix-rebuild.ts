@@ -2,7 +2,7 @@
 import { AF, SYS } from '../abi.ts';
 import { RemoteError } from '../remote.ts';
 import type { RestoreContext } from './file-object.ts';
-import { borrow, closeLocal, errnoName, setSocketOption } from './local-calls.ts';
+import { borrow, closeLocal, codeOf, errnoName, setSocketOption } from './local-calls.ts';
 import { setLocalFlags } from './paths.ts';
 import { setPeekOffset } from './socket-queue.ts';
 import { connectWaiting } from './unix-backlog.ts';
@@ -18,7 +18,16 @@ import {
   unlinkName,
 } from './unix-names.ts';
 
+const SOL_SOCKET = 1;
 const SO = { reuseaddr: 2, passcred: 16, rcvtimeo: 20, sndtimeo: 21, passpidfd: 76, passrights: 83 } as const;
+/**
+ * Options without a field of their own: BROADCAST KEEPALIVE OOBINLINE PRIORITY LINGER RCVLOWAT TIMESTAMP TIMESTAMPNS
+ * PASSSEC MARK TIMESTAMPING RXQ_OVFL, TIMESTAMP_NEW TIMESTAMPNS_NEW TIMESTAMPING_NEW, RCVPRIORITY, INQ. A stream can set
+ * nothing else.
+ */
+export const unixOptions: readonly { level: number; option: number }[] = [
+  6, 9, 10, 12, 13, 18, 29, 34, 35, 36, 37, 40, 63, 64, 65, 82, 84,
+].map((option) => ({ level: SOL_SOCKET, option }));
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
@@ -165,18 +174,29 @@ function listen(record: Socket, context: RestoreContext): void {
   context.builder.call('listen', SYS.listen, context.descriptor(record.id), backlog);
 }
 
-/** Shutdown, SO_PEEK_OFF and SO_PASSRIGHTS, which would be in the way of filling queues. */
+/** Shutdown, SO_PEEK_OFF, SO_PASSRIGHTS and the like, which would be in the way of filling queues. */
 function close(record: Socket, context: RestoreContext): void {
   const fd = context.descriptor(record.id);
   const { readShutdown, writeShutdown } = record;
   if ((readShutdown || writeShutdown) && !record.peerClosed) {
     context.builder.run([[SYS.shutdown, fd, readShutdown ? (writeShutdown ? 2 : 0) : 1]]);
   }
-  if (record.peekOffset === undefined && !record.refuseRights) return;
+  if (record.peekOffset === undefined && !record.refuseRights && !record.options?.length) return;
   const local = borrow(context.builderPid, fd);
   try {
     if (record.peekOffset !== undefined) setPeekOffset(local, record.peekOffset);
     if (record.refuseRights) refuseRights(local, context);
+    for (const { level, option, value } of record.options ?? []) {
+      const known = unixOptions.some((each) => each.level === level && each.option === option);
+      try {
+        if (!known) throw new Error('unknown to this podstream');
+        setSocketOption(local, option, value);
+      } catch (cause) {
+        context.warn(
+          `option ${option} of a unix socket can't be set here (${codeOf(cause) ?? (cause as Error).message})`,
+        );
+      }
+    }
   } finally {
     closeLocal(local);
   }

@@ -17,11 +17,13 @@ import { hasPacketFilter, pollNow, readOption, socketOption } from './local-call
 import { armOwner, readOwner } from './owner.ts';
 import { belowRoot } from './paths.ts';
 import { type DiagSocket, fileOf, unixSockets } from './socket-diag.ts';
+import { changedOptions } from './socket-options.ts';
 import { type Message, peekMessages, peekOffset, peekStream } from './socket-queue.ts';
 import { findListener, readBacklog } from './unix-backlog.ts';
-import { finishSockets, restoreSocket } from './unix-rebuild.ts';
+import { finishSockets, restoreSocket, unixOptions } from './unix-rebuild.ts';
 
 const SO = {
+  type: 3,
   domain: 39,
   sndbuf: 7,
   rcvbuf: 8,
@@ -68,7 +70,10 @@ function readCommon(file: OpenFile, context: DumpContext): Partial<Records['unix
   const receiveTimeoutUs = timeout(SO_RCVTIMEO);
   const sendTimeoutUs = timeout(SO_SNDTIMEO);
   const offset = peekOffset(local);
+  const kind = { domain: AF.unix, type: socketOption(local, SO.type), protocol: 0 };
+  const options = changedOptions(local, kind, unixOptions);
   return {
+    ...(options.length > 0 ? { options } : {}),
     sendBuffer: socketOption(local, SO.sndbuf),
     receiveBuffer: socketOption(local, SO.rcvbuf),
     ...(socketOption(local, SO.passcred) ? { passCredentials: true } : {}),
@@ -290,7 +295,7 @@ function readQueue(file: OpenFile, context: DumpContext): Message[] {
 export const unixSocket: FileObject = {
   records: ['unix-socket'],
   coverage:
-    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs; listening ones with the connections that wait to be accepted, as long as nothing was sent through these. Refused: a partner outside the session, urgent data, packet filters, a message without a byte that an earlier dump of the running session (or MSG_PEEK) has hidden and whose place nobody can tell. SO_PEERCRED shows the pod's first process afterwards",
+    "stream, datagram and seqpacket sockets with both ends inside: names, queued data with message boundaries, credentials and the open files that travel with them (SCM_RIGHTS, nested too), half-closed and closed ends, buffer sizes, time-outs and other options; listening ones with the connections that wait to be accepted, as long as nothing was sent through these. Refused: a partner outside the session, urgent data, packet filters, a message without a byte that an earlier dump of the running session (or MSG_PEEK) has hidden and whose place nobody can tell. SO_PEERCRED shows the pod's first process afterwards",
 
   matches: (file) =>
     file.stat.isSocket() && (file.flags & O.path) === 0 && socketOption(file.local, SO.domain) === AF.unix,

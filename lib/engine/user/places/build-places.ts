@@ -154,12 +154,20 @@ export class PlaceBuilder {
       return undefined;
     }
     if (type !== 'change') {
-      const at = this.#put(path);
       const { remote } = this.#host;
-      const from = remote.putString(source ?? type);
-      const data = remote.putString(options);
       const flags = type === 'bind' ? MS.bind : this.#host.confined ? MS.nodev : 0;
-      this.#call(path, mount, [SYS.mount, from, at, remote.putString(type), flags, data]);
+      const call = (data: string) => {
+        const at = this.#put(path);
+        const from = remote.putString(source ?? type);
+        return [SYS.mount, from, at, remote.putString(type), flags, remote.putString(data)] as const;
+      };
+      const [result] = remote.run([call(options)]);
+      const fewer = result === -EINVAL && type === 'overlay' ? withoutUuid(options) : options;
+      if (fewer !== options)
+        this.#host.warn(
+          `the overlay on ${path} has another number (fsid) than before: this kernel takes no \`uuid\` (before Linux 5.12)`,
+        );
+      if (result! < 0n) this.#call(path, mount, call(fewer));
     }
     const opened = this.#call(path, mount, [SYS.openat, AT_FDCWD, this.#put(path), O.path | O.cloexec]);
     const fd = Number(opened);
@@ -298,6 +306,15 @@ export function broughtAlong(image: Pick<ImageRecords, 'places'>): (path: string
   }
   return (path) => laid.has(path) || mounts.some((place) => beneath(path, place.path));
 }
+
+const EINVAL = 22n;
+
+/** Linux 6.6 tells it, 5.12 takes it; all it says is whether statfs(2) gives a number that lasts. */
+const withoutUuid = (options: string): string =>
+  options
+    .split(',')
+    .filter((option) => !option.startsWith('uuid='))
+    .join(',');
 
 function hintFor(error: string, options: string | undefined): string | undefined {
   if (error === 'EPERM') return 'restart as who may mount (root)';
