@@ -31,10 +31,21 @@ function lostGuests(view: SessionView, init: number): string[] {
   }
   return found
     .filter((pid) => !own.has(pid))
-    .map((pid) => {
-      const name = readFileSync(`${proc}/${pid}/comm`, 'utf8').trim();
-      return `the process ${name} (${pid} in the pod), which was started from outside (nsenter)`;
+    .flatMap((pid) => {
+      const name = nameOf(`${proc}/${pid}/comm`);
+      return name === undefined
+        ? []
+        : [`the process ${name} (${pid} in the pod), which was started from outside (nsenter)`];
     });
+}
+
+/** Of a process that nobody has stopped; undefined when it has just ended. */
+function nameOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
 }
 
 /** What of the pod's System V and POSIX IPC was set with sysctl(8). Only root can, and only root can ask for it. */
