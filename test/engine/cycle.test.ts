@@ -6,7 +6,7 @@
 import t from 'tap';
 import { type CycleOptions, cycle } from '../tools/cycle.ts';
 import { listPrograms, type Program } from '../tools/programs.ts';
-import { isRefused } from '../tools/refused.ts';
+import { isRefused, once } from '../tools/refused.ts';
 
 const isRoot = process.getuid!() === 0;
 const wanted = process.env['POD_TEST_PROGRAMS']?.split(',');
@@ -39,9 +39,6 @@ const holdsNames = new Set([
 
 /** Of these, what is held can be held by one session only. */
 const conflicting = new Set(['blocked-flock', 'file-locks', 'hidden-lock']);
-
-/** A dump leaves them in a state in which the next one must refuse, until the program has gone further. */
-const once = new Set(['unix-empty-messages', 'unix-peeked']);
 
 /** These are also moved as if to other kernels. */
 const wanderers = new Set(['vdso', 'syscall-storm', 'ptys']);

@@ -15,9 +15,17 @@ const untold: Record<string, readonly string[]> = {
   'split-threads': ['5.10', '6.1'],
 };
 
+/** Where an ordinary user may do too little. */
+const forbidden: Record<string, readonly string[]> = {
+  // To lock more than 64 KiB: Linux 5.16. What locks all that it maps has no room for a dump's calls.
+  'memory-attributes': ['5.10'],
+};
+
 /** What must be refused by name (exit 11): never lost in silence. */
 export const mustRefuse = ({ name, as }: ProgramJob, kernel: string): boolean =>
-  isRefused(name, as) || untold[name]?.includes(kernel) === true;
+  isRefused(name, as) ||
+  untold[name]?.includes(kernel) === true ||
+  (as === 'nobody' && forbidden[name]?.includes(kernel) === true);
 
 /** What a kernel tells nobody of (docs/coverage.md), so that only the module can refuse it. */
 const hidden: Record<string, readonly string[]> = { dispatched: ['6.1'] };

@@ -88,12 +88,13 @@ for (const source of sources) {
 }
 
 if (!values.fetch) {
-  const all = () =>
-    listPrograms()
-      .filter(({ needsModule }) => !needsModule)
-      .map(({ name }) => name);
+  const all = listPrograms().filter(({ needsModule }) => !needsModule);
   const names =
-    values.programs === 'all' ? all() : (values.programs?.split(',') ?? (values.short ? few : usual));
+    values.programs === 'all'
+      ? all.map(({ name }) => name)
+      : values.programs === 'all:nobody'
+        ? all.filter(({ rootOnly }) => !rootOnly).map(({ name }) => `${name}:nobody`)
+        : (values.programs?.split(',') ?? (values.short ? few : usual));
   const programs = names.map((each): ProgramJob => {
     const [name, as = 'root'] = each.split(':') as [string, ProgramJob['as']?];
     return { name, as };

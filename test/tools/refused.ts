@@ -21,3 +21,6 @@ const rootsToDump = new Set(['seccomp-own']);
 
 export const isRefused = (program: string, as: 'root' | 'nobody' = 'root'): boolean =>
   refused.has(program) || (as === 'nobody' && rootsToDump.has(program));
+
+/** A dump leaves these in a state in which the next one must refuse, until the program has gone further. */
+export const once: ReadonlySet<string> = new Set(['unix-empty-messages', 'unix-peeked']);

@@ -302,6 +302,13 @@ export class MemoryCollector {
     if (memfdName(link) === undefined) {
       const other = findSibling(pid, path, keyOf(running));
       if (other !== undefined) return { exe: describe(other) };
+      const root = readlinkSync(`/proc/${pid}/root`);
+      if (running.nlink > 0n && root !== '/' && !link.startsWith(`${root}/`))
+        throw new PodError(
+          'cannot-checkpoint',
+          `${owner} lies outside of its root (chroot to ${root})`,
+          'let it change its root before it runs the program, with all that is mapped below that root',
+        );
       if (running.nlink > 0n) {
         throw new PodError(
           'cannot-checkpoint',

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync } from 'node:fs';
 import { cycle } from '../../tools/cycle.ts';
 import { readProgram } from '../../tools/programs.ts';
+import { once } from '../../tools/refused.ts';
 import { isHidden, type Job, type Mount, mustRefuse, type ProgramJob } from '../job.ts';
 import { runGuest } from './run-guest.ts';
 import { Session } from './session.ts';
@@ -36,7 +37,7 @@ async function cycleOne(kernel: string, place: Mount, { name, as }: ProgramJob):
   const start = performance.now();
   const refused = mustRefuse({ name, as }, kernel);
   const report = await cycle(readProgram(name), {
-    mode: refused ? 'refused' : 'restart',
+    mode: refused ? 'refused' : once.has(name) ? 'once' : 'restart',
     as,
   });
   tell({

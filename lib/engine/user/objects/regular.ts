@@ -18,6 +18,12 @@ function locate(
   file: OpenFile,
   context: DumpContext,
 ): Pick<Records['regular'], 'path' | 'memfd' | 'unlinked'> {
+  if (/^[a-z_]+:\[\d+\]$/.test(file.link))
+    context.refuse(
+      file,
+      'it holds a namespace or another object without a file',
+      'let the program close it before the dump',
+    );
   const { path, unlinked } = file.stat.isFile()
     ? placeInPod(file, context)
     : { path: pathInPod(file, context), unlinked: false };
