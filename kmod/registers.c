@@ -5,7 +5,8 @@
  *
  * An image cannot hold a restart block, so a call is put back to where it can
  * be made again. A relative sleep goes on with its rest, which the kernel has
- * written where the program asked for it.
+ * written where the program asked for it. The rest of other relative time-outs
+ * the kernel alone knows: it is told beside the registers.
  *
  * epoll_wait(2), sigtimedwait(2) and their kin end with EINTR after any stop
  * (signal(7)). A program that was only looked at must not see that: the
@@ -14,6 +15,7 @@
 #include <linux/elf.h>
 #include <linux/mm.h>
 #include <linux/ptrace.h>
+#include <linux/timekeeping.h>
 #include <linux/regset.h>
 #include <linux/sched/task_stack.h>
 #include <linux/slab.h>
@@ -93,6 +95,70 @@ static void name_restarted(struct user_regs_struct *r)
 	}
 }
 
+static bool is_relative_futex_wait(const struct user_regs_struct *r)
+{
+	return (r->si & ~0x180ul) == 0;
+}
+
+/* When a sleep ends, by a clock that goes on as that does. */
+static bool clock_now(clockid_t clock, u64 *now)
+{
+	switch (clock) {
+	case CLOCK_MONOTONIC:
+		*now = ktime_get_ns();
+		return true;
+	case CLOCK_BOOTTIME:
+		*now = ktime_get_boottime_ns();
+		return true;
+	case CLOCK_TAI:
+		*now = ktime_get_clocktai_ns();
+		return true;
+	}
+	return false;
+}
+
+/*
+ * What is left of a relative time-out, for which the program gave no place. In
+ * the thread itself. Its registers say which call it is: a program that has
+ * them set otherwise gets a wrong time, and nothing else.
+ */
+static void find_rest(struct pod_stop *stop)
+{
+	const struct restart_block *block = &current->restart_block;
+	const struct user_regs_struct *r = &stop->regs;
+	u64 end, now = ktime_get_ns();
+
+	if ((long)r->ax != -ERESTART_RESTARTBLOCK)
+		return;
+	switch (r->orig_ax) {
+	case __NR_nanosleep:
+		if (r->si || !clock_now(block->nanosleep.clockid, &now))
+			return;
+		end = block->nanosleep.expires;
+		break;
+	case __NR_clock_nanosleep:
+		if (r->r10 || !clock_now(block->nanosleep.clockid, &now))
+			return;
+		end = block->nanosleep.expires;
+		break;
+	case __NR_poll:
+		if (!block->poll.has_timeout)
+			return;
+		end = block->poll.tv_sec * NSEC_PER_SEC + block->poll.tv_nsec;
+		break;
+	case __NR_futex:
+		if (!is_relative_futex_wait(r))
+			return;
+		end = block->futex.time;
+		break;
+	default:
+		return;
+	}
+	/* Else it has run out just now: what is left is nothing. */
+	stop->rest_ns = (s64)(end - now) > 0 ? end - now : 0;
+	stop->has_rest = true;
+}
+
 static int get_regset(int type, void **bytes)
 {
 	const struct user_regset_view *view = task_user_regset_view(current);
@@ -157,6 +223,7 @@ int pod_capture(struct pod_stop *stop)
 	       min_t(size_t, got, sizeof(stop->regs)));
 	kvfree(general);
 	name_restarted(&stop->regs);
+	find_rest(stop);
 	got = get_regset(NT_X86_XSTATE, &stop->extended);
 	if (got < 0)
 		got = get_regset(NT_PRFPREG, &stop->extended);
@@ -199,5 +266,7 @@ void pod_put_registers(struct pod_stop *stop, struct pod_buf *b,
 	call = pod_open(b);
 	POD_INT(b, &call, "number", number);
 	POD_STR(b, &call, "restart", rest ? "rest" : "again");
+	if (stop->has_rest)
+		POD_U64(b, &call, "restNs", stop->rest_ns);
 	pod_close_map(b, call);
 }

@@ -38,6 +38,8 @@ struct pod_stop {
 	unsigned int nudges;
 	int error;
 	struct user_regs_struct regs;
+	bool has_rest;			/* of a relative time-out */
+	u64 rest_ns;
 	void *extended;
 	int extended_len;
 };

@@ -16,6 +16,8 @@ export type Part =
   | { part: 'rounds'; rounds: number }
   /** Readers killed at random moments. */
   | { part: 'kills'; rounds: number }
+  /** Relative time-outs go on with their rest, by the user engine too. */
+  | { part: 'rests' }
   /** pod-restart killed at random moments, with the module at work. */
   | { part: 'restart-kills'; rounds: number }
   /** The README's pipeline in a shell, with all filters. `drive`: a disk. */

@@ -4,6 +4,7 @@ import { listPrograms } from '../tools/programs.ts';
 /** Whoever teaches the module one puts the program here. */
 export const handled: readonly string[] = [
   'pipes',
+  'blocked-times',
   'children-unwaited',
   'churn',
   'churn-spawn',
@@ -72,6 +73,7 @@ export const refused = (): string[] =>
 
 /** What the other parts of the harness work with. */
 export const alwaysNeeded: readonly string[] = [
+  'blocked-times',
   'linuxthreads',
   'memory-private',
   'memory-shared',

@@ -127,7 +127,7 @@ const inside = (): Part[] => [
 ];
 /** By the module: thrice what both engines carry, as the second image is one of a pod. */
 const restart = (): Part[] => {
-  const given = values.programs?.split(',');
+  const given = values.programs === undefined ? undefined : listOf(values.programs, []);
   const both = given ?? (short ? fewRestarted : restarted);
   return [
     ...both.flatMap((program) =>
@@ -138,7 +138,8 @@ const restart = (): Part[] => {
     ...(given || short ? [] : restartedOfUser).map(
       (program): Part => ({ part: 'restart', program, dumper: 'user', mode: 'restart' }),
     ),
-    ...(short ? [] : [{ part: 'restart-kills', rounds: restartKills } as const]),
+    { part: 'rests' },
+    ...(short || given ? [] : [{ part: 'restart-kills', rounds: restartKills } as const]),
   ];
 };
 const campaigns = (): Part[] => [

@@ -357,12 +357,12 @@ export function setPending(
   }
 }
 
-/** Registers and mask: the task goes on from here as soon as it is let go. */
-export function setRegisters(task: NewTask, image: ThreadImage): void {
+/** Registers and mask: the task goes on from here as soon as it is let go; `registers` instead of those of the image. */
+export function setRegisters(task: NewTask, image: ThreadImage, registers = image.record.registers): void {
   const addon = native();
   const { record } = image;
   setExtended(task, image);
-  addon.setRegisters(task.tid, record.registers.slice());
+  addon.setRegisters(task.tid, registers.slice());
   addon.setSignalMask(task.tid, record.signalMask);
 }
 

@@ -19,6 +19,7 @@ import { settleSemaphores } from './objects/sysv-semaphores.ts';
 import type { PlaceBuilder } from './places/build-places.ts';
 import { readStat } from './proc.ts';
 import { beyondThreads, type TimeGiver } from './processor-time.ts';
+import { resumeCall } from './resume-call.ts';
 import { setAutogroups } from './scheduling.ts';
 import { armOverrun, armTimers, makeTimers } from './timers.ts';
 
@@ -50,6 +51,8 @@ interface ProcessSet {
 }
 
 const SIGCONT = 18;
+/** SIGKILL, SIGSTOP. */
+const unblockable = new Set([9, 19]);
 const WNOHANG = 1;
 const WSTOPPED = 2;
 
@@ -204,9 +207,14 @@ export class SessionStart {
     const spaces = [...new Set(sets.map(({ image }) => image.record.mm))].map((id) =>
       needed(this.#made.spaces, id, 'address space'),
     );
+    const going = new Map(
+      threads
+        .filter(({ task }) => !this.#mayStop(task, sets))
+        .map(({ task, thread }) => [task, resumeCall(task, thread)] as const),
+    );
     for (const { task } of spaces) task.callSingly();
     askTasks(spaces, (_remote, { builder }) => builder.removeCallSite());
-    for (const { task, thread } of threads) build.setRegisters(task, thread);
+    for (const { task, thread } of threads) build.setRegisters(task, thread, going.get(task));
   }
 
   /** The first of each process first. */
@@ -220,6 +228,16 @@ export class SessionStart {
         leads: index === 0 ? record : undefined,
       }));
     });
+  }
+
+  /** Whether it is stopped, or will be: by a signal that nobody can block, and that must not come sooner. */
+  #mayStop(task: NewTask, sets: readonly ProcessSet[]): boolean {
+    const set = sets.find(({ tasks }) => tasks.includes(task))!;
+    const { record, threads } = set.image;
+    const pending = [record, ...threads.map((thread) => thread.record)].flatMap((each) => each.pending ?? []);
+    return (
+      this.#stopSignal(set) !== 0 || pending.some((signal) => unblockable.has(build.signalNumber(signal)))
+    );
   }
 
   /** Whether SIGCONT may come to wait in it, which the end of a loop would take away (call-site.ts). */

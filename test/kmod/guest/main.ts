@@ -16,6 +16,7 @@ import { readAllocations } from './leaks.ts';
 import { runPipeline } from './pipeline.ts';
 import { refuse } from './refuse.ts';
 import { runRestartKills } from './restart-kills.ts';
+import { checkRests } from './rests.ts';
 import { runRounds } from './rounds.ts';
 
 const say = (event: KmodEvent) => tell(event);
@@ -113,6 +114,8 @@ function run(part: Part): Promise<string> {
           commandLimit: 600_000,
         }),
       );
+    case 'rests':
+      return checkRests(saySentence);
     case 'restart-kills':
       return runRestartKills(part.rounds, saySentence);
     case 'refused':
