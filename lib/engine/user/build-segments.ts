@@ -70,7 +70,9 @@ export class SegmentBuilder {
         if (isReadOnly(area)) read.add(area.shm);
       }
     }
-    for (const record of image.segments.values()) {
+    // System V segments in the order of their numbers (createUnderNumber).
+    const records = [...image.segments.values()].sort((a, b) => (a.sysv?.id ?? -1) - (b.sysv?.id ?? -1));
+    for (const record of records) {
       const segment: Segment = { record };
       this.#segments.set(record.id, segment);
       if (record.origin === 'sysv') {

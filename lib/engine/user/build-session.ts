@@ -96,7 +96,9 @@ export class SessionBuilder {
     const segments = new SegmentBuilder(builder, warn);
     this.#segments = segments;
     segments.make(this.#image);
-    for (const set of this.#image.semaphores) makeSemaphores(set, builder.remote);
+    // In the order of their numbers (createUnderNumber).
+    const sets = [...this.#image.semaphores].sort((a, b) => a.record.id - b.record.id);
+    for (const set of sets) makeSemaphores(set, builder.remote);
     makeQueues(this.#image.queues, builder.remote, warn);
     const files = new FileBuilder(this.#image, {
       builder,

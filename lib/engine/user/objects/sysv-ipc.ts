@@ -34,6 +34,7 @@ export interface SysvKind {
 
 export const IPC_CREAT = 0o1000;
 export const IPC_EXCL = 0o2000;
+export const IPC_RMID = 0;
 const IPC_SET = 1;
 const IPC_STAT = 2;
 const EINVAL = 22;
@@ -101,34 +102,64 @@ export function parsePermissions(id: number, view: DataView): SysvObject {
   };
 }
 
-/** Make one by `create`, under the number it had: what `create` said, and whether it got the number. */
+/**
+ * Make one by `create`, under the number it had: what `create` said, and whether it got the number. Those of a kind are
+ * made in the order of their numbers; `remove` is the call that takes one away again.
+ */
 export function createUnderNumber(
   nextId: string,
   id: number,
-  create: Word[],
+  { create, remove }: { create: Word[]; remove: (id: bigint) => Word[] },
   builder: Remote,
 ): { made: bigint; right: boolean } {
   builder.reset();
   const path = builder.putString(`/proc/sys/kernel/${nextId}`);
   const text = builder.put(Buffer.from(String(id)));
-  const fd = builder.call(`open ${nextId}`, SYS.openat, AT_FDCWD, path, O.wronly | O.cloexec);
+  const [fd] = builder.run([[SYS.openat, AT_FDCWD, path, O.wronly | O.cloexec]]);
+  if (fd === -BigInt(EACCES)) return stepTo(BigInt(id), create, remove, builder);
+  if (fd! < 0n) throw new RemoteError(`open ${nextId}`, Number(-fd!));
   const [written] = builder.run([
-    [SYS.write, fd, text, String(id).length],
-    [SYS.close, fd],
+    [SYS.write, fd!, text, String(id).length],
+    [SYS.close, fd!],
   ]);
   const made = builder.run([create])[0]!;
   return { made, right: written! >= 0n && made === BigInt(id) };
 }
 
+/** As many as can be made and removed in a moment. */
+const mostSteps = 8192;
+
+/**
+ * Before Linux 5.19 only root of the computer may choose a number. But a new pod counts from 0, so a number that is
+ * still to come is come to.
+ */
+function stepTo(
+  id: bigint,
+  create: Word[],
+  remove: (id: bigint) => Word[],
+  builder: Remote,
+): { made: bigint; right: boolean } {
+  for (let step = 0; step < mostSteps; step++) {
+    const made = builder.run([create])[0]!;
+    if (made < 0n || made === id) return { made, right: made === id };
+    builder.run([remove(made)]);
+    if (made > id) break;
+  }
+  return { made: 0n, right: false };
+}
+
 /** The same, or an error. */
 export function makeUnderNumber(kind: SysvKind, object: SysvObject, create: Word[], builder: Remote): void {
   const { id, key } = object;
-  const { made, right } = createUnderNumber(kind.nextId, id, create, builder);
+  const remove = (made: bigint): Word[] => [kind.call, made, ...kind.before, IPC_RMID, 0];
+  const { made, right } = createUnderNumber(kind.nextId, id, { create, remove }, builder);
   if (right) return;
   throw new PodError(
     'cannot-restart',
     `System V ${kind.name} ${id} (key ${key}) can't be made${made < 0n ? ` (${errnoName(Number(-made))})` : ' under their number'}`,
-    made < 0n ? 'see the limits of System V IPC (ipcs -l)' : undefined,
+    made < 0n
+      ? 'see the limits of System V IPC (ipcs -l)'
+      : 'restart as root: before Linux 5.19 nobody else may choose the number',
   );
 }
 

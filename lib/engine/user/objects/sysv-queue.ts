@@ -109,7 +109,8 @@ export function makeQueues(
 ): void {
   const byId = new Map<number, QueuePiece[]>();
   for (const piece of pieces) byId.set(piece.record.id, [...(byId.get(piece.record.id) ?? []), piece]);
-  for (const queue of byId.values()) makeQueue(queue, builder, warn);
+  // In the order of their numbers (createUnderNumber).
+  for (const [, queue] of [...byId].sort(([a], [b]) => a - b)) makeQueue(queue, builder, warn);
 }
 
 function makeQueue(pieces: readonly QueuePiece[], builder: Remote, warn: (sentence: string) => void): void {

@@ -10,7 +10,7 @@ import { PROT, SYS } from '../abi.ts';
 import type { Remote, Word } from '../remote.ts';
 import { errnoName } from './local-calls.ts';
 import { protAtFirst } from './protection-keys.ts';
-import { createUnderNumber, IPC_CREAT, IPC_EXCL, parsePermissions } from './sysv-ipc.ts';
+import { createUnderNumber, IPC_CREAT, IPC_EXCL, IPC_RMID, parsePermissions } from './sysv-ipc.ts';
 
 export type SysvRecord = NonNullable<Records['shm']['sysv']>;
 
@@ -21,7 +21,6 @@ export interface SysvSegment extends SysvRecord {
   attached: bigint;
 }
 
-const IPC_RMID = 0;
 const IPC_SET = 1;
 const SHM_LOCK = 11;
 const IPC_STAT = 2;
@@ -81,13 +80,16 @@ export function makeSysvSegment(record: Records['shm'], builder: Remote): bigint
   const { id, key, mode } = record.sysv!;
   // Pages that are never written to need no room: it is had as they come.
   const flags = IPC_CREAT | IPC_EXCL | SHM_NORESERVE | (mode & 0o777) | 0o600;
-  const create = [SYS.shmget, key, record.size, flags];
-  const { made, right } = createUnderNumber('shm_next_id', id, create, builder);
+  const create: Word[] = [SYS.shmget, key, record.size, flags];
+  const remove = (made: bigint): Word[] => [SYS.shmctl, made, IPC_RMID, 0];
+  const { made, right } = createUnderNumber('shm_next_id', id, { create, remove }, builder);
   if (!right) {
     throw new PodError(
       'cannot-restart',
       `System V shared memory ${id} (key ${key}) can't be made${made < 0n ? ` (${errnoName(Number(-made))})` : ' under its number'}`,
-      made < 0n ? 'see kernel.shmmax, kernel.shmall and the free memory' : undefined,
+      made < 0n
+        ? 'see kernel.shmmax, kernel.shmall and the free memory'
+        : 'restart as root: before Linux 5.19 nobody else may choose the number',
     );
   }
   return builder.call('shmat', SYS.shmat, id, 0, 0);
