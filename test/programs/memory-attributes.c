@@ -56,6 +56,8 @@ static void same(long now, long before) {
 
 static void check(const struct view *before) {
 	struct view now = look();
+	/* It came to a kernel that lacks it in the middle of the look. */
+	if (prctl(MDWE_GET, 0, 0, 0, 0) != now.exec_gain) now = look();
 	same(now.merge, before->merge);
 	same(now.exec_gain, before->exec_gain);
 	EQUAL(now.huge_pages, before->huge_pages);

@@ -216,7 +216,8 @@ int main(int argc, char **argv) {
 	lower(RLIMIT_RSS, 1UL << 33, 1UL << 34);
 	lower(RLIMIT_LOCKS, 500, 600);
 	lower(RLIMIT_RTTIME, 10000000, 20000000);
-	EQUAL(setpriority(PRIO_PROCESS, 0, 2), 0);
+	/* Whatever it was started with: a user can only go on upwards. */
+	EQUAL(setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 2), 0);
 	prctl(PR_SET_DUMPABLE, geteuid() == 0 ? 0 : 1);
 	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY);
@@ -239,7 +240,7 @@ int main(int argc, char **argv) {
 	if (pod_break("hard-limit")) lower(RLIMIT_LOCKS, 500, 599);
 	if (pod_break("umask")) umask(0);
 	if (pod_break("cwd")) EQUAL(chdir("/"), 0);
-	if (pod_break("nice")) setpriority(PRIO_PROCESS, 0, 4);
+	if (pod_break("nice")) setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 2);
 	if (pod_break("name")) prctl(PR_SET_NAME, "x");
 	if (pod_break("dumpable")) prctl(PR_SET_DUMPABLE, !view.dumpable);
 	if (pod_break("oom")) {
