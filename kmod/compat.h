@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
+#include <linux/fsnotify_backend.h>
 #include <linux/mm.h>
 #include <linux/namei.h>
 #include <linux/sched.h>
@@ -19,6 +20,8 @@
 #else
 #include <asm/unaligned.h>
 #endif
+#include <net/af_unix.h>
+#include <net/sock.h>
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
 #include <linux/filelock.h>
 #endif
@@ -52,6 +55,17 @@ static inline const struct path *pod_user_path(struct file *file)
 	return file_user_path(file);
 #else
 	return &file->f_path;
+#endif
+}
+
+/* Of a mark on an inode, in the list of its group, which is locked. */
+static inline struct inode *pod_marked_inode(struct fsnotify_mark *mark)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+	return mark->connector->obj;
+#else
+	return container_of(mark->connector->obj, struct inode,
+			    i_fsnotify_marks);
 #endif
 }
 
@@ -152,6 +166,81 @@ static inline struct fown_struct *pod_owner(struct file *file)
 	return &file->f_owner;
 #endif
 }
+
+/* Options of a unix socket: SO_PASSCRED, SO_PASSPIDFD, not SO_PASSRIGHTS */
+static inline bool pod_passes_ids(const struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	return sk->sk_scm_credentials;
+#else
+	return test_bit(SOCK_PASSCRED, &sk->sk_socket->flags);
+#endif
+}
+
+static inline bool pod_passes_pidfd(const struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	return sk->sk_scm_pidfd;
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	return test_bit(SOCK_PASSPIDFD, &sk->sk_socket->flags);
+#else
+	return false;
+#endif
+}
+
+static inline bool pod_refuses_files(const struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	return !sk->sk_scm_rights;
+#else
+	return false;
+#endif
+}
+
+/* SO_RCVPRIORITY, SO_INQ */
+static inline bool pod_tells_more(struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
+	if (READ_ONCE(unix_sk(sk)->recvmsg_inq))
+		return true;
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0)
+	if (sock_flag(sk, SOCK_RCVPRIORITY))
+		return true;
+#endif
+	return false;
+}
+
+static inline bool pod_passes_label(const struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	return sk->sk_scm_security;
+#else
+	return test_bit(SOCK_PASSSEC, &sk->sk_socket->flags);
+#endif
+}
+
+/* A byte sent with MSG_OOB through a unix socket that nobody has read. */
+static inline bool pod_has_urgent(struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 15, 0) && \
+	IS_ENABLED(CONFIG_AF_UNIX_OOB)
+	return READ_ONCE(unix_sk(sk)->oob_skb);
+#else
+	return false;
+#endif
+}
+
+/* Who a terminal controls, and the lock over it */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 15, 0)
+#define pod_tty_lock(tty) (&(tty)->ctrl.lock)
+#define pod_tty_session(tty) ((tty)->ctrl.session)
+#define pod_tty_group(tty) ((tty)->ctrl.pgrp)
+#else
+#define pod_tty_lock(tty) (&(tty)->ctrl_lock)
+#define pod_tty_session(tty) ((tty)->session)
+#define pod_tty_group(tty) ((tty)->pgrp)
+#endif
 
 /* Areas in the order of their addresses; mmap lock held. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0)

@@ -109,6 +109,10 @@ static void drop_collected(struct pod_session *s)
 	u32 i;
 
 	pod_drop_pages(s);
+	pod_drop_sets(s);
+	kvfree(s->places);
+	s->places = NULL;
+	s->place_count = 0;
 	for (i = 0; i < s->segment_files.count; i++)
 		fput(s->segment_files.at[i]);
 	for (i = 0; i < s->mms.count; i++)
@@ -119,6 +123,7 @@ static void drop_collected(struct pod_session *s)
 	drop_shared(&s->handlers);
 	drop_shared(&s->files);
 	drop_shared(&s->pipes);
+	drop_shared(&s->terminals);
 	drop_shared(&s->segments);
 	drop_shared(&s->segment_files);
 	for (i = 0; i < POD_SECTIONS; i++)
@@ -212,6 +217,28 @@ static int number_all(struct pod_session *s)
 	return 0;
 }
 
+/* The stream is ready to be read. */
+static void finish_records(struct pod_session *s)
+{
+	number_all(s);
+	s->state = POD_READY;
+	wake_up_interruptible(&s->ready);
+}
+
+/* The session goes on, and the stream is an ERROR. */
+static int fail(struct pod_session *s, int error)
+{
+	pod_thaw(s);
+	drop_collected(s);
+	pod_preamble(&s->tally, &s->sections[POD_SECTION_FIRST]);
+	put_error(s, &s->sections[POD_SECTION_FIRST], error);
+	s->ended = true;
+	s->failed = true;
+	s->state = POD_FAILED;
+	wake_up_interruptible(&s->ready);
+	return error;
+}
+
 static int dump(struct pod_session *s)
 {
 	struct pod_stop *stop;
@@ -222,25 +249,45 @@ static int dump(struct pod_session *s)
 		error = pod_freeze(s);
 	if (!error)
 		error = collect(s);
-	if (!error) {
-		s->ask.processes = s->count;
-		s->ask.threads = 0;
-		list_for_each_entry(stop, &s->stops, link)
-			s->ask.threads++;
-		number_all(s);
-		/* What is still needed is held: from here on it may be killed. */
-		pod_order_all(s, POD_WAIT);
-		s->state = POD_READY;
-	} else {
-		pod_thaw(s);
-		drop_collected(s);
-		pod_preamble(&s->tally, &s->sections[POD_SECTION_FIRST]);
-		put_error(s, &s->sections[POD_SECTION_FIRST], error);
-		s->ended = true;
-		s->failed = true;
-		s->state = POD_FAILED;
-	}
-	wake_up_interruptible(&s->ready);
+	if (error)
+		return fail(s, error);
+	s->ask.processes = s->count;
+	s->ask.threads = 0;
+	list_for_each_entry(stop, &s->stops, link)
+		s->ask.threads++;
+	/* What is still needed is held: from here on it may be killed. */
+	pod_order_all(s, POD_WAIT);
+	if (s->set_count)
+		s->state = POD_ASKING;
+	else
+		finish_records(s);
+	return 0;
+}
+
+static long compare(struct pod_session *s, struct pod_compare __user *to)
+{
+	struct pod_compare ask;
+	int error;
+
+	if (s->state == POD_NEW || s->state == POD_FAILED)
+		return -EINVAL;
+	if (copy_from_user(&ask, to, sizeof(ask)))
+		return -EFAULT;
+	if (ask.size != sizeof(ask) || ask.answer > POD_OTHER)
+		return -EINVAL;
+	if (s->state == POD_READY)
+		return -ENODATA;
+	/* Who asks for the first time has no answer yet, and who has one was asked. */
+	if ((ask.answer == POD_NO_ANSWER) != !s->asking)
+		return -EINVAL;
+	error = pod_next_question(s, &ask);
+	s->asking = !error;
+	if (error == -ENODATA)
+		finish_records(s);
+	else if (error)
+		return fail(s, error);
+	else if (copy_to_user(to, &ask, sizeof(ask)))
+		return -EFAULT;
 	return error;
 }
 
@@ -270,8 +317,10 @@ static long start(struct pod_session *s, struct pod_dump __user *ask)
 	if (s->state != POD_NEW)
 		return -EBUSY;
 	error = read_request(s, ask);
+	s->room = (u64 __user *)ask;
 	if (!error)
 		error = dump(s);
+	s->room = NULL;
 	if (!error && copy_to_user(ask, &s->ask, sizeof(s->ask)))
 		error = -EFAULT;
 	return error;
@@ -333,6 +382,9 @@ static long pod_ioctl(struct file *file, unsigned int command,
 		break;
 	case POD_IOC_KILL:
 		result = kill_all(s);
+		break;
+	case POD_IOC_COMPARE:
+		result = compare(s, (struct pod_compare __user *)argument);
 		break;
 	default:
 		result = -ENOTTY;
@@ -441,6 +493,11 @@ static ssize_t pod_read_iter(struct kiocb *kiocb, struct iov_iter *to)
 
 	if (mutex_lock_interruptible(&s->lock))
 		return -ERESTARTSYS;
+	if (s->state == POD_ASKING) {
+		pod_refuse(s, -EOPNOTSUPP, "use pod-dump, or POD_IOC_COMPARE",
+			   "which files its epoll sets watch was not told");
+		fail(s, -EOPNOTSUPP);
+	}
 	if (s->state == POD_NEW)
 		total = -EINVAL;
 	while (total >= 0 && iov_iter_count(to)) {
@@ -469,7 +526,7 @@ static __poll_t pod_poll(struct file *file, poll_table *wait)
 	struct pod_session *s = file->private_data;
 
 	poll_wait(file, &s->ready, wait);
-	return READ_ONCE(s->state) == POD_NEW ? 0 : EPOLLIN | EPOLLRDNORM;
+	return READ_ONCE(s->state) < POD_READY ? 0 : EPOLLIN | EPOLLRDNORM;
 }
 
 static int pod_open_device(struct inode *inode, struct file *file)

@@ -26,8 +26,6 @@ int pod_dump_device(struct pod_session *s, const struct pod_file *f)
 	struct inode *inode = file_inode(f->file);
 	struct pod_buf meta = {};
 	struct pod_open o;
-	const char *name;
-	char what[32];
 	int error;
 
 	if (!S_ISCHR(inode->i_mode) || !is_stateless(inode->i_rdev))
@@ -39,14 +37,12 @@ int pod_dump_device(struct pod_session *s, const struct pod_file *f)
 		return pod_refuse_file(s, f,
 				       "let the program poll it instead",
 				       "it sends signals at input (O_ASYNC), which a device can't take along");
-	snprintf(what, sizeof(what), "descriptor %u", f->fd);
-	error = pod_path(s, &f->file->f_path, f->task, what, &name);
-	if (error)
-		return error;
 	o = pod_open(&meta);
-	POD_INT(&meta, &o, "id", f->id);
-	POD_STR(&meta, &o, "path", name);
-	POD_INT(&meta, &o, "flags", pod_file_flags(f->file));
+	error = pod_put_place(s, &meta, &o, f);
+	if (error) {
+		pod_buf_free(&meta);
+		return error;
+	}
 	POD_U64(&meta, &o, "rdev", new_encode_dev(inode->i_rdev));
 	POD_U64(&meta, &o, "position", f->file->f_pos);
 	pod_close_map(&meta, o);

@@ -7,7 +7,7 @@
  */
 #include <linux/eventfd.h>
 #include <linux/fs.h>
-#include <linux/seq_file.h>
+#include <linux/mm.h>
 #include <linux/string.h>
 #include <linux/uio.h>
 #include "compat.h"
@@ -71,7 +71,7 @@ static int ask_semaphore(struct file *file, u64 count, bool *semaphore)
 int pod_dump_eventfd(struct pod_session *s, const struct pod_file *f)
 {
 	static const char key[] = "eventfd-semaphore:";
-	struct seq_file text = { .buf = s->page, .size = PAGE_SIZE - 1 };
+	char *text = pod_fdinfo(f->file);
 	unsigned long long count;
 	struct pod_buf meta = {};
 	bool semaphore = false;
@@ -79,18 +79,17 @@ int pod_dump_eventfd(struct pod_session *s, const struct pod_file *f)
 	const char *told;
 	int error = 0;
 
-	if (!f->file->f_op->show_fdinfo)
+	if (IS_ERR(text))
 		return pod_refuse_file(s, f, "use --engine user",
 				       "this kernel does not tell its counter");
-	f->file->f_op->show_fdinfo(&text, f->file);
-	s->page[text.count] = 0;
-	if (sscanf(s->page, "eventfd-count: %llx", &count) != 1)
+	if (sscanf(text, "eventfd-count: %llx", &count) != 1)
 		error = -EINVAL;
-	told = strstr(s->page, key);
+	told = strstr(text, key);
 	if (told)
 		semaphore = *skip_spaces(told + sizeof(key) - 1) == '1';
 	else if (!error)
 		error = ask_semaphore(f->file, count, &semaphore);
+	kvfree(text);
 	if (error)
 		return pod_refuse_file(s, f, "use --engine user",
 				       "its counter can't be read (%d)", error);

@@ -12,8 +12,6 @@ int pod_dump_regular(struct pod_session *s, const struct pod_file *f)
 	struct pod_buf meta = {};
 	struct pod_open o;
 	struct kstat stat;
-	const char *name;
-	char what[32];
 	int error;
 
 	error = vfs_getattr(&file->f_path, &stat, STATX_BASIC_STATS,
@@ -25,19 +23,13 @@ int pod_dump_regular(struct pod_session *s, const struct pod_file *f)
 		return pod_refuse_file(s, f,
 				       "run the program without huge pages",
 				       "memory from huge pages can't be saved yet");
-	snprintf(what, sizeof(what), "descriptor %u", f->fd);
-	error = pod_path(s, &file->f_path, f->task, what, &name);
-	if (error)
-		return error;
 	o = pod_open(&meta);
-	POD_INT(&meta, &o, "id", f->id);
-	POD_STR(&meta, &o, "path", name);
-	POD_INT(&meta, &o, "flags", pod_file_flags(file));
+	error = pod_put_place(s, &meta, &o, f);
 	POD_U64(&meta, &o, "position", file->f_pos);
 	POD_U64(&meta, &o, "size", stat.size);
 	POD_INT(&meta, &o, "mode", stat.mode);
 	POD_S64(&meta, &o, "mtimeNs", pod_ns(&stat.mtime));
-	if (!(file->f_mode & FMODE_PATH))
+	if (!error && !(file->f_mode & FMODE_PATH))
 		error = pod_put_owner(s, &meta, &o, f);
 	pod_close_map(&meta, o);
 	if (error) {

@@ -149,6 +149,14 @@ static int dump_file(struct pod_session *s, const struct pod_file *f)
 		return error;
 	if (pod_is_eventfd(f->file))
 		return pod_dump_eventfd(s, f);
+	if (pod_is_epoll(f->file))
+		return pod_dump_epoll(s, f);
+	if (pod_is_anonymous(f->file, "[timerfd]"))
+		return pod_dump_timerfd(s, f);
+	if (pod_is_anonymous(f->file, "[signalfd]"))
+		return pod_dump_signalfd(s, f);
+	if (pod_is_anonymous(f->file, "inotify"))
+		return pod_dump_inotify(s, f);
 	if (S_ISREG(mode))
 		return pod_dump_regular(s, f);
 	if ((f->file->f_mode & FMODE_PATH) && !S_ISDIR(mode))
@@ -158,10 +166,14 @@ static int dump_file(struct pod_session *s, const struct pod_file *f)
 		return pod_dump_regular(s, f);
 	if (S_ISDIR(mode))
 		return pod_dump_directory(s, f);
+	if (pod_is_terminal(f->file))
+		return pod_dump_terminal(s, f);
 	if (S_ISCHR(mode) || S_ISBLK(mode))
 		return pod_dump_device(s, f);
 	if (S_ISFIFO(mode))
 		return pod_dump_pipe(s, f);
+	if (pod_is_unix(f->file))
+		return pod_dump_unix(s, f);
 	return pod_refuse_file(s, f, "use --engine user",
 			       "the module does not handle this kind of object yet");
 }
@@ -274,6 +286,18 @@ static int read_tables(struct pod_session *s, struct table *tables)
 	return 0;
 }
 
+static void note_place(struct pod_session *s, const struct pod_file *f)
+{
+	struct inode *inode = file_inode(f->file);
+
+	s->places[s->place_count++] = (struct pod_place) {
+		.task = f->task,
+		.fd = f->fd,
+		.inode = inode->i_ino,
+		.device = inode->i_sb->s_dev,
+	};
+}
+
 /* All tables are read first: a pipe asks who has its other end. */
 int pod_collect_files(struct pod_session *s)
 {
@@ -286,6 +310,12 @@ int pod_collect_files(struct pod_session *s)
 		return -ENOMEM;
 	error = read_tables(s, tables);
 	s->next_file = s->files.count;
+	if (!error) {
+		s->places = kvcalloc(s->files.count + 1, sizeof(*s->places),
+				     GFP_KERNEL_ACCOUNT);
+		if (!s->places)
+			error = -ENOMEM;
+	}
 	for (i = 0; i < s->tables.count && !error; i++) {
 		for (k = 0; k < tables[i].count && !error; k++) {
 			struct entry *entry = &tables[i].entries[k];
@@ -299,6 +329,7 @@ int pod_collect_files(struct pod_session *s)
 			/* Numbers are given in this order: new ones are next. */
 			if (entry->number == next) {
 				next++;
+				note_place(s, &f);
 				error = dump_file(s, &f);
 			} else {
 				/* Locks of a process are its table's. */
@@ -313,6 +344,9 @@ int pod_collect_files(struct pod_session *s)
 	for (i = 0; i < s->count; i++)
 		drop_table(&tables[i]);
 	kvfree(tables);
+	for (i = 0; i < s->count && !error; i++)
+		if (!s->processes[i].zombie)
+			error = pod_check_terminal(s, s->processes[i].leader);
 	return error;
 }
 

@@ -4,12 +4,19 @@
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/fs_struct.h>
+#include <linux/kdev_t.h>
 #include <linux/kernel.h>
 #include <linux/magic.h>
+#include <linux/mm.h>
 #include <linux/mount.h>
+#include <linux/slab.h>
 #include <linux/stat.h>
+#include <linux/string.h>
+#include <linux/string_helpers.h>
 #include "compat.h"
 #include "session.h"
+
+#define LONGEST_LIST (4u << 20)
 
 /* Whether a path leads to /proc/PID of somebody else. */
 static bool is_foreign(struct pod_session *s, const char *path)
@@ -95,6 +102,111 @@ int pod_path(struct pod_session *s, const struct path *path,
 				       "nothing is found at the path of %s (%s) in the session (%d)",
 				       what, found, error);
 	*name = found;
+	return 0;
+}
+
+/* Of a process; to be freed by kvfree(). Its mounts are listed nowhere else. */
+static char *read_mounts(struct task_struct *t)
+{
+	size_t room = 64 << 10, len = 0;
+	char name[32], *text, *more;
+	struct file *file;
+	loff_t at = 0;
+	ssize_t got;
+
+	snprintf(name, sizeof(name), "/proc/%d/mountinfo", task_tgid_vnr(t));
+	file = filp_open(name, O_RDONLY, 0);
+	if (IS_ERR(file))
+		return ERR_CAST(file);
+	text = kvmalloc(room, GFP_KERNEL_ACCOUNT);
+	for (got = text ? 1 : -ENOMEM; got > 0; len += max_t(ssize_t, got, 0)) {
+		if (len + 1 == room) {
+			more = room < LONGEST_LIST ?
+			       kvmalloc(room * 2, GFP_KERNEL_ACCOUNT) : NULL;
+			if (!more) {
+				got = -ENOMEM;
+				break;
+			}
+			memcpy(more, text, len);
+			kvfree(text);
+			text = more;
+			room *= 2;
+		}
+		got = kernel_read(file, text + len, room - 1 - len, &at);
+	}
+	fput(file);
+	if (got < 0) {
+		kvfree(text);
+		return ERR_PTR(got);
+	}
+	text[len] = 0;
+	return text;
+}
+
+/* The mount at a path of the process, if the dentry lies in it. */
+static struct vfsmount *mount_at(struct task_struct *t, const char *name,
+				 struct dentry *dentry)
+{
+	struct vfsmount *mount = NULL;
+	struct path root, found;
+	int error;
+
+	get_fs_root(t->fs, &root);
+	error = vfs_path_lookup(root.dentry, root.mnt, name, 0, &found);
+	path_put(&root);
+	if (error)
+		return NULL;
+	if (found.dentry == found.mnt->mnt_root &&
+	    found.dentry->d_sb == dentry->d_sb &&
+	    is_subdir(dentry, found.dentry))
+		mount = mntget(found.mnt);
+	path_put(&found);
+	return mount;
+}
+
+/* A mount of the process in which something lies. */
+int pod_find_mount(struct pod_session *s, struct task_struct *t,
+		   struct dentry *dentry, struct vfsmount **mount)
+{
+	dev_t device = dentry->d_sb->s_dev;
+	char *text = read_mounts(t), *rest = text, *line, *word;
+	unsigned int major, minor;
+	int i;
+
+	*mount = NULL;
+	if (IS_ERR(text))
+		return PTR_ERR(text);
+	/* ID PARENT MAJOR:MINOR ROOT PLACE… */
+	while (!*mount && (line = strsep(&rest, "\n"))) {
+		if (sscanf(line, "%*u %*u %u:%u", &major, &minor) != 2 ||
+		    device != MKDEV(major, minor))
+			continue;
+		for (i = 0, word = NULL; i < 5; i++)
+			word = strsep(&line, " ");
+		if (!word)
+			continue;
+		string_unescape_inplace(word, UNESCAPE_OCTAL);
+		*mount = mount_at(t, word, dentry);
+	}
+	kvfree(text);
+	return *mount ? 0 : -ENOENT;
+}
+
+/* id, path, flags: with what the record of every named file begins */
+int pod_put_place(struct pod_session *s, struct pod_buf *b,
+		  struct pod_open *o, const struct pod_file *f)
+{
+	const char *name;
+	char what[32];
+	int error;
+
+	snprintf(what, sizeof(what), "descriptor %u", f->fd);
+	error = pod_path(s, &f->file->f_path, f->task, what, &name);
+	if (error)
+		return error;
+	POD_INT(b, o, "id", f->id);
+	POD_STR(b, o, "path", name);
+	POD_INT(b, o, "flags", pod_file_flags(f->file));
 	return 0;
 }
 

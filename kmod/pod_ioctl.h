@@ -22,12 +22,10 @@ enum pod_kind {
 };
 
 /* What only user space knows of the session; goes into POD as it is. */
-#define POD_ROOTED	(1u << 0)
-#define POD_CONFINED	(1u << 1)
-#define POD_NET_HOST	(1u << 2)
-#define POD_NET_NONE	(1u << 3)
-#define POD_LIMITED	(1u << 4)
-#define POD_FLAGS	((1u << 5) - 1)
+#define POD_CONFINED	(1u << 0)
+#define POD_NET_HOST	(1u << 1)
+#define POD_LIMITED	(1u << 2)
+#define POD_FLAGS	((1u << 3) - 1)
 
 struct pod_dump {
 	__u32 size;		/* sizeof(struct pod_dump) */
@@ -66,10 +64,33 @@ struct pod_times {
 	__u64 children_system;
 };
 
+/*
+ * What no module can tell: whether an open file is the one that an entry of
+ * an epoll set means. Asked of who dumps, one after the other.
+ */
+enum pod_answer {
+	POD_NO_ANSWER,		/* nothing was asked yet */
+	POD_SAME,
+	POD_OTHER,
+};
+
+struct pod_compare {
+	__u32 size;		/* sizeof(struct pod_compare) */
+	__u32 answer;		/* enum pod_answer, to what was asked last */
+	/* Out, for kcmp(2) with KCMP_EPOLL_TFD: */
+	__s32 pid;
+	__u32 fd;
+	__s32 set_pid;
+	__u32 set;		/* the slot: efd, tfd, toff */
+	__u32 watched;
+	__u32 index;
+};
+
 #define POD_IOC_DUMP	_IOWR('P', 0xd0, struct pod_dump)
 #define POD_IOC_THAW	_IO('P', 0xd1)
 #define POD_IOC_CHECK	_IO('P', 0xd2)
 #define POD_IOC_KILL	_IO('P', 0xd3)
 #define POD_IOC_SET_TIMES _IOW('P', 0xd4, struct pod_times)
+#define POD_IOC_COMPARE	_IOWR('P', 0xf0, struct pod_compare)
 
 #endif

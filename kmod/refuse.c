@@ -185,18 +185,6 @@ static int check_segments(struct pod_session *s, struct task_struct *t)
 	return 0;
 }
 
-/* A terminal that nobody has open, but that signals the session all the same. */
-static int check_terminal(struct pod_session *s, struct task_struct *t)
-{
-	struct signal_struct *signal = t->signal;
-
-	if (!READ_ONCE(signal->tty) ||
-	    pod_is_outside(s, signal->pids[PIDTYPE_SID]))
-		return 0;
-	return pod_refuse_task(s, t, -EOPNOTSUPP, "use --engine user",
-			       "it has a controlling terminal, which the module does not handle yet");
-}
-
 int pod_check_thread(struct pod_session *s, struct pod_stop *stop)
 {
 	struct task_struct *t = stop->task, *leader = t->group_leader;
@@ -236,11 +224,7 @@ int pod_check_thread(struct pod_session *s, struct pod_stop *stop)
 				       "end the debugger first",
 				       "it traces another process");
 	error = check_attributes(s, t);
-	if (!error)
-		error = check_segments(s, t);
-	if (!error)
-		error = check_terminal(s, t);
-	return error;
+	return error ?: check_segments(s, t);
 }
 
 /* System V and POSIX objects that a pod has for itself and nobody may hold. */

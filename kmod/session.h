@@ -66,6 +66,7 @@ enum pod_section {
 	POD_SECTION_SHM,
 	POD_SECTION_MM,
 	POD_SECTION_FILES,
+	POD_SECTION_SETS,
 	POD_SECTION_TABLES,
 	POD_SECTION_SHARED,
 	POD_SECTION_TASKS,
@@ -74,16 +75,29 @@ enum pod_section {
 
 /* What an image asks of a kernel, in the order of the names in HELLO. */
 enum pod_need {
-	POD_NEEDS_EVENTFD = 1,
-	POD_NEEDS_ROBUST = 2,
-	POD_NEEDS_TIMERS = 4,
-	POD_NEEDS_RSEQ = 8,
+	POD_NEEDS_EPOLL = 1 << 0,
+	POD_NEEDS_EVENTFD = 1 << 1,
+	POD_NEEDS_ROBUST = 1 << 2,
+	POD_NEEDS_INOTIFY = 1 << 3,
+	POD_NEEDS_TIMERS = 1 << 4,
+	POD_NEEDS_RSEQ = 1 << 5,
+	POD_NEEDS_SIGNALFD = 1 << 6,
+	POD_NEEDS_TIMERFD = 1 << 7,
 };
 
 enum pod_state {
 	POD_NEW,
+	POD_ASKING,	/* for what POD_IOC_COMPARE is to tell */
 	POD_READY,	/* the whole stream can be read */
 	POD_FAILED,	/* the stream is an ERROR */
+};
+
+/* Where an open file is found, by its number: one descriptor of it. */
+struct pod_place {
+	struct task_struct *task;
+	u32 fd;
+	unsigned long inode;
+	dev_t device;
 };
 
 /* Where private pages are: those of one area that are its own. */
@@ -101,6 +115,7 @@ struct pod_session {
 	enum pod_state state;
 	wait_queue_head_t ready;
 	struct pod_dump ask;
+	u64 __user *room;		/* of who asks, during the request */
 	struct pid_namespace *ns;	/* of the session */
 	struct task_struct *root;
 
@@ -109,9 +124,16 @@ struct pod_session {
 	u32 count;
 
 	struct pod_shared mms, tables, folders, handlers, files, pipes;
+	struct pod_shared terminals;
 	struct pod_shared segments;	/* inodes */
 	struct pod_shared segment_files;
 	u32 next_file;
+	struct pod_place *places;
+	u32 place_count;
+	struct pod_set *sets;		/* of epoll */
+	u32 set_count, set_room;
+	u32 set, entry, asked;		/* what POD_IOC_COMPARE asks for */
+	bool asking;
 	u32 needs;			/* enum pod_need */
 	bool released;			/* let go on by POD_IOC_THAW */
 	bool failed;			/* the stream ends in ERROR */
@@ -177,6 +199,7 @@ int pod_collect_tree(struct pod_session *s);
 int pod_collect_tasks(struct pod_session *s);
 
 bool pod_is_outside(struct pod_session *s, struct pid *id);
+pid_t pod_inner_pid(struct pod_session *s, const struct pid *pid);
 
 /* refuse.c */
 int pod_check_thread(struct pod_session *s, struct pod_stop *stop);
@@ -185,6 +208,8 @@ int pod_check_first(struct pod_session *s, struct task_struct *t);
 /* paths.c */
 int pod_path(struct pod_session *s, const struct path *path,
 	     struct task_struct *t, const char *what, const char **name);
+int pod_find_mount(struct pod_session *s, struct task_struct *t,
+		   struct dentry *dentry, struct vfsmount **mount);
 int pod_put_file(struct pod_session *s, struct pod_buf *b,
 		 const struct path *path, struct task_struct *t,
 		 const char *what);
@@ -243,6 +268,11 @@ void pod_put_process_times(struct pod_buf *b, struct pod_open *o,
 			   struct task_struct *leader);
 long pod_set_times(const struct pod_times __user *from);
 
+/* fdinfo.c */
+int pod_short_fdinfo(struct file *file, char *text, size_t room);
+char *pod_fdinfo(struct file *file);
+bool pod_is_anonymous(struct file *file, const char *name);
+
 /* files.c */
 int pod_collect_files(struct pod_session *s);
 int pod_collect_folder(struct pod_session *s, struct pod_process *p);
@@ -261,6 +291,8 @@ __printf(4, 5)
 int pod_refuse_file(struct pod_session *s, const struct pod_file *f,
 		    const char *hint, const char *format, ...);
 u32 pod_file_flags(const struct file *file);
+int pod_put_place(struct pod_session *s, struct pod_buf *b,
+		  struct pod_open *o, const struct pod_file *f);
 int pod_put_owner(struct pod_session *s, struct pod_buf *b,
 		  struct pod_open *o, const struct pod_file *f);
 bool pod_has_owner(struct file *file);
@@ -268,6 +300,18 @@ int pod_dump_regular(struct pod_session *s, const struct pod_file *f);
 int pod_dump_directory(struct pod_session *s, const struct pod_file *f);
 int pod_dump_device(struct pod_session *s, const struct pod_file *f);
 int pod_dump_pipe(struct pod_session *s, const struct pod_file *f);
+bool pod_is_epoll(struct file *file);
+int pod_dump_epoll(struct pod_session *s, const struct pod_file *f);
+int pod_next_question(struct pod_session *s, struct pod_compare *ask);
+void pod_drop_sets(struct pod_session *s);
+bool pod_is_terminal(struct file *file);
+int pod_dump_terminal(struct pod_session *s, const struct pod_file *f);
+int pod_check_terminal(struct pod_session *s, struct task_struct *t);
+bool pod_is_unix(struct file *file);
+int pod_dump_unix(struct pod_session *s, const struct pod_file *f);
+int pod_dump_inotify(struct pod_session *s, const struct pod_file *f);
+int pod_dump_signalfd(struct pod_session *s, const struct pod_file *f);
+int pod_dump_timerfd(struct pod_session *s, const struct pod_file *f);
 bool pod_is_eventfd(struct file *file);
 int pod_dump_eventfd(struct pod_session *s, const struct pod_file *f);
 

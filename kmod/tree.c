@@ -251,6 +251,17 @@ bool pod_is_outside(struct pod_session *s, struct pid *id)
 	return outside;
 }
 
+/* Of a process of the session; 0 for all others. */
+pid_t pod_inner_pid(struct pod_session *s, const struct pid *pid)
+{
+	u32 i;
+
+	for (i = 0; pid && i < s->count; i++)
+		if (task_pid(s->processes[i].leader) == pid)
+			return s->processes[i].pid;
+	return 0;
+}
+
 static pid_t number_inside(struct pod_session *s, struct pid *id)
 {
 	return pod_is_outside(s, id) ? 0 : pid_nr_ns(id, s->ns);
@@ -356,7 +367,8 @@ static void put_hello(struct pod_session *s, struct task_struct *t)
 {
 	/* As enum pod_need has them. */
 	static const char *const needs[] = {
-		"eventfd", "futex-lists", "posix-timers", "rseq",
+		"epoll", "eventfd", "futex-lists", "inotify", "posix-timers", "rseq",
+		"signalfd", "timerfd",
 	};
 	struct pod_buf meta = {};
 	struct pod_open o = pod_open(&meta), list;
@@ -419,13 +431,13 @@ static void put_pod(struct pod_session *s, struct task_struct *t)
 	strscpy(name, uts->domainname, sizeof(name));
 	POD_STR(&meta, &o, "domainname", name);
 	POD_STR(&meta, &o, "root", "/");
-	POD_BOOL(&meta, &o, "rooted", s->ask.flags & POD_ROOTED);
+	/* A session with a root of its own is not asked for (unseen.ts). */
+	POD_BOOL(&meta, &o, "rooted", false);
 	POD_BOOL(&meta, &o, "init", s->ask.kind == POD_NAMESPACE);
 	if (s->ask.flags & POD_CONFINED)
 		POD_BOOL(&meta, &o, "confined", true);
-	if (s->ask.flags & (POD_NET_HOST | POD_NET_NONE))
-		POD_STR(&meta, &o, "net",
-			s->ask.flags & POD_NET_NONE ? "none" : "host");
+	if (s->ask.flags & POD_NET_HOST)
+		POD_STR(&meta, &o, "net", "host");
 	if (s->ask.flags & POD_LIMITED)
 		put_limits(s, &meta, &o);
 	pod_close_map(&meta, o);

@@ -7,9 +7,11 @@ export type Part =
   /** The same session by both engines. */
   | { part: 'streams' }
   /** A self-checking program, dumped by the module, killed, restarted by the user engine. */
-  | { part: 'cycle'; program: string; mode: 'restart' | 'thrice' }
+  | { part: 'cycle'; program: string; mode: 'restart' | 'thrice'; via: 'pod' | 'pid' }
   /** The same, restarted by the module. `dumper`: of all its images. */
   | { part: 'restart'; program: string; dumper: 'user' | 'kmod'; mode: 'restart' | 'thrice' }
+  /** node, which lives on an epoll set. */
+  | { part: 'node' }
   /** One that holds what the module does not handle: named, nothing written, unharmed. */
   | { part: 'refused'; program: string }
   /** One session through that many generations. */
@@ -34,7 +36,7 @@ export const lastChecks = ['leaks', 'unload', 'log'] as const;
 
 export const nameOf = (part: Part): string =>
   part.part === 'cycle'
-    ? part.program
+    ? `${part.program}${part.via === 'pod' ? ' in a pod with a console' : ''}`
     : part.part === 'refused'
       ? `refused ${part.program}`
       : part.part === 'restart'

@@ -32,6 +32,7 @@ t.test('structures and requests are those of kmod/pod_ioctl.h', async (t) => {
     check: 'POD_IOC_CHECK',
     kill: 'POD_IOC_KILL',
     setTimes: 'POD_IOC_SET_TIMES',
+    compare: 'POD_IOC_COMPARE',
   };
   const lines = [
     ...Object.entries(fields).map(

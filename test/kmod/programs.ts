@@ -12,7 +12,10 @@ export const handled: readonly string[] = [
   'credentials',
   'devices',
   'directories',
+  'epolls',
   'eventfds',
+  'inotifies',
+  'inotify-elsewhere',
   'linuxthreads',
   'memory-attributes',
   'memory-droppable',
@@ -27,16 +30,22 @@ export const handled: readonly string[] = [
   'rseq-robust',
   'signal-handlers',
   'signal-pending',
+  'signalfds',
+  'timerfds',
   'timers-interval',
   'timers-posix',
+  'unix-pairs',
   'vdso',
   'wait-children',
   'zombies',
 ];
 
+/** Of these, those that are also tried in a pod, whose console goes along. */
+export const inPods: readonly string[] = ['pipes', 'signalfds'];
+
 /** Those of each kind of state that are tried when time is short. */
 export const fewHandled: readonly string[] = ['pipes', 'memory-shared'];
-export const fewRefused: readonly string[] = ['epolls', 'memfds', 'unix-pairs'];
+export const fewRefused: readonly string[] = ['memfds', 'pidfds', 'unix-rights'];
 
 /**
  * Restarted by the module, dumped by either engine: what only the module gives back, what is counted from it (limits and
@@ -62,7 +71,7 @@ export const limits: Readonly<Record<string, string>> = {
   'memory-forked': 'pages that fork shares are sent for each process, and are shared no more (docs/kmod.md)',
 };
 
-/** Not tried is what only makes sense in a pod (`Via: pod`): a pod with a console is refused for its console. */
+/** Not tried is what only makes sense in a pod (`Via: pod`). */
 export const refused = (): string[] =>
   listPrograms()
     .filter(
@@ -70,6 +79,18 @@ export const refused = (): string[] =>
         !handled.includes(name) && !(name in limits) && !podOnly && !needsModule,
     )
     .map(({ name }) => name);
+
+/**
+ * Programs of which the user engine's records are compared with the module's. They never rest, so it is said which
+ * kinds of record hold still, but for what is of the moment.
+ */
+export const compared: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
+  epolls: { epoll: [], 'unix-socket': [] },
+  inotifies: { inotify: [] },
+  signalfds: { signalfd: [] },
+  timerfds: { timerfd: ['valueNs', 'expiryNs', 'ticks'] },
+  'unix-pairs': { 'unix-socket': [] },
+};
 
 /** What the other parts of the harness work with. */
 export const alwaysNeeded: readonly string[] = [
@@ -80,4 +101,5 @@ export const alwaysNeeded: readonly string[] = [
   'pipes',
   'registers',
   'signal-pending',
+  ...Object.keys(compared),
 ];

@@ -25,6 +25,7 @@ import {
   fewRefused,
   fewRestarted,
   handled,
+  inPods,
   limits,
   refused,
   restarted,
@@ -77,6 +78,7 @@ const rounds = count('rounds', 1000, 20);
 const kills = count('kills', 200, 10);
 const restartKills = count('restart-kills', 40, 1);
 const goodPrograms = listOf(values.programs, short ? fewHandled : handled);
+const podPrograms = inPods.filter((program) => goodPrograms.includes(program));
 const badPrograms = listOf(values.refused, short ? fewRefused : refused());
 
 const start = performance.now();
@@ -115,14 +117,17 @@ async function prepare(source: KernelSource): Promise<Built | undefined> {
 const inside = (): Part[] => [
   { part: 'device' },
   { part: 'streams' },
+  { part: 'node' },
   // The first of them three times: the second and third image are those of a pod.
   ...goodPrograms.map(
     (program, index): Part => ({
       part: 'cycle',
       program,
       mode: index === 0 && !short ? 'thrice' : 'restart',
+      via: 'pid',
     }),
   ),
+  ...podPrograms.map((program): Part => ({ part: 'cycle', program, mode: 'restart', via: 'pod' })),
   ...badPrograms.map((program): Part => ({ part: 'refused', program })),
 ];
 /** By the module: thrice what both engines carry, as the second image is one of a pod. */

@@ -4,9 +4,16 @@ import { native } from '../../../native/index.ts';
 import type { DumpTarget } from '../engine.ts';
 
 const path = '/dev/pod';
-const SYS = { ioctl: 16, splice: 275 };
+const SYS = { ioctl: 16, splice: 275, kcmp: 312 };
 
-export const request = { dump: 0xe25850d0, thaw: 0x50d1, check: 0x50d2, kill: 0x50d3, setTimes: 0x404850d4 };
+export const request = {
+  dump: 0xe25850d0,
+  thaw: 0x50d1,
+  check: 0x50d2,
+  kill: 0x50d3,
+  setTimes: 0x404850d4,
+  compare: 0xc02050f0,
+};
 
 /** struct pod_dump. */
 export const layout = {
@@ -30,11 +37,15 @@ export const layout = {
 /** struct pod_times: eight times behind these two. */
 export const timesLayout = { size: 0, tid: 4, user: 8, childrenSystem: 64, length: 72 };
 
+/** struct pod_compare, 32-bit words: size, answer, pid, fd, set_pid, and the slot: set, watched, index. */
+const comparisonWords = 8;
+const answers = { none: 0, same: 1, other: 2 };
+const KCMP_EPOLL_TFD = 7;
 const textLength = 255;
 const featuresLength = 8191;
 
 const kind = { tree: 2, namespace: 3 };
-const flag = { rooted: 1, confined: 2, netHost: 4, limited: 16 };
+const flag = { confined: 1, netHost: 2, limited: 4 };
 
 export interface Request {
   target: DumpTarget;
@@ -64,8 +75,7 @@ export class Device {
     view.setInt32(layout.pid, init ?? target.roots[0]!, true);
     view.setUint32(
       layout.flags,
-      (target.rooted ? flag.rooted : 0) |
-        (target.confined ? flag.confined : 0) |
+      (target.confined ? flag.confined : 0) |
         (net === 'host' ? flag.netHost : 0) |
         (limits ? flag.limited : 0),
       true,
@@ -83,6 +93,28 @@ export class Device {
       processes: view.getUint32(layout.processes, true),
       threads: view.getUint32(layout.threads, true),
     };
+  }
+
+  /**
+   * Tell the module which open files the entries of epoll sets mean: nobody but kcmp(2) knows, which no module can
+   * call. Throws as dump() does.
+   */
+  compareWatched(): void {
+    const question = new Uint32Array(comparisonWords);
+    question[0] = question.byteLength;
+    question[1] = answers.none;
+    for (;;) {
+      try {
+        native().syscall(SYS.ioctl, this.#fd, request.compare, new Uint8Array(question.buffer));
+      } catch (cause) {
+        if ((cause as NodeJS.ErrnoException).code === 'ENODATA') return;
+        throw cause;
+      }
+      const [pid, fd, setPid] = question.subarray(2, 5) as unknown as [number, number, number];
+      const slot = new Uint8Array(question.slice(5).buffer);
+      const order = Number(native().syscall(SYS.kcmp, pid, setPid, KCMP_EPOLL_TFD, fd, slot));
+      question[1] = order === 0 ? answers.same : answers.other;
+    }
   }
 
   /** Bytes of the stream; 0 at its end. */

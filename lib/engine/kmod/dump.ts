@@ -74,7 +74,9 @@ function openDevice(): Device {
 
 function start(device: Device, target: DumpTarget, producer: string, imageId: string) {
   try {
-    return device.dump({ target, producer, imageId, cpuFeatures: cpuFlags() });
+    const found = device.dump({ target, producer, imageId, cpuFeatures: cpuFlags() });
+    device.compareWatched();
+    return found;
   } catch (cause) {
     throw reasonOf(device, cause);
   }

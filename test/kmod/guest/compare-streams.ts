@@ -11,6 +11,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { kindName } from '../../../lib/stream/kind.ts';
 import { StreamParser } from '../../../lib/stream/stream-parser.ts';
 import { packageRoot } from '../../../native/package-root.ts';
+import { compared } from '../programs.ts';
+import { startPlain } from './plain-session.ts';
 
 type Meta = Record<string, unknown>;
 
@@ -21,8 +23,15 @@ const different: Record<string, readonly string[]> = {
   thread: ['processorTime'],
 };
 
+interface Entry {
+  name: string;
+  meta: Meta;
+  /** Of the data, if there are any. */
+  data: string | undefined;
+}
+
 interface Content {
-  records: string[];
+  records: Entry[];
   /** Page by page: which address space or segment, where, what. */
   pages: Map<string, string>;
 }
@@ -70,8 +79,8 @@ function read(image: Uint8Array): Content {
         if (rest === 0) delete meta['membarrier'];
         else meta['membarrier'] = rest;
       }
-      const data = frame.data.length > 0 ? ` ${createHash('sha256').update(frame.data).digest('hex')}` : '';
-      content.records.push(`${name} ${toText(meta)}${data}`);
+      const data = frame.data.length > 0 ? createHash('sha256').update(frame.data).digest('hex') : undefined;
+      content.records.push({ name, meta, data });
     },
     end() {},
     abort(cause) {
@@ -83,13 +92,18 @@ function read(image: Uint8Array): Content {
   return content;
 }
 
+function onlyIn(user: readonly Entry[], kmod: readonly Entry[]): string[] {
+  const [ours, theirs] = [user, kmod].map((entries) =>
+    entries.map(({ name, meta, data }) => [name, toText(meta), data ?? ''].join(' ')),
+  ) as [string[], string[]];
+  return [
+    ...ours.filter((each) => !theirs.includes(each)).map((each) => `only user: ${each}`),
+    ...theirs.filter((each) => !ours.includes(each)).map((each) => `only kmod: ${each}`),
+  ];
+}
+
 function differences(user: Content, kmod: Content): string[] {
-  const found: string[] = [];
-  const only = (who: string, mine: readonly string[], theirs: readonly string[]) => {
-    for (const each of mine) if (!theirs.includes(each)) found.push(`only ${who}: ${each}`);
-  };
-  only('user', user.records, kmod.records);
-  only('kmod', kmod.records, user.records);
+  const found = onlyIn(user.records, kmod.records);
   const places = new Set([...user.pages.keys(), ...kmod.pages.keys()]);
   for (const place of places)
     if (user.pages.get(place) !== kmod.pages.get(place))
@@ -98,7 +112,67 @@ function differences(user: Content, kmod: Content): string[] {
   return found;
 }
 
+function imageOf(engine: string, pid: number): Content {
+  const path = `/tmp/compare-${engine}`;
+  execFileSync('/run/busybox', [
+    'sh',
+    '-c',
+    `"$0" --engine ${engine} ${pid} > ${path}`,
+    join(packageRoot(), 'dist/bin/pod-dump'),
+  ]);
+  return read(readFileSync(path));
+}
+
 export async function compareStreams(): Promise<string> {
+  const found = await compareQuiet();
+  for (const [program, kinds] of Object.entries(compared))
+    found.push(...(await compareObjects(program, kinds)));
+  return found.length === 0 ? 'ok' : found.join('\n').slice(0, 20_000);
+}
+
+/** Files by a descriptor instead of a number, which is another while the program has one more file open. */
+function filesByDescriptor(records: readonly Entry[]): (value: unknown) => unknown {
+  const names = new Map<unknown, string>();
+  for (const { name, meta } of records) {
+    if (name !== 'fd-table') continue;
+    for (const { fd, file } of meta['entries'] as { fd: number; file: number }[])
+      if (!names.has(file)) names.set(file, `${fd} in table ${meta['id']}`);
+  }
+  const translate = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(translate);
+    if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
+    return Object.fromEntries(
+      Object.entries(value).map(([key, each]) =>
+        ['id', 'file', 'peer'].includes(key) ? [key, names.get(each)] : [key, translate(each)],
+      ),
+    );
+  };
+  return translate;
+}
+
+async function compareObjects(program: string, kinds: (typeof compared)[string]): Promise<string[]> {
+  const session = await startPlain(program);
+  try {
+    const chosen = ({ records }: Content) => {
+      const some = records.filter(({ name }) => name in kinds);
+      if (some.length === 0) throw new Error(`${program} has no ${Object.keys(kinds).join(', ')}`);
+      const nameFiles = filesByDescriptor(records);
+      return some.map(({ name, meta, data }) => ({
+        name,
+        meta: nameFiles(
+          Object.fromEntries(Object.entries(meta).filter(([key]) => !kinds[name]!.includes(key))),
+        ) as Meta,
+        data,
+      }));
+    };
+    const [user, kmod] = ['user', 'kmod'].map((engine) => chosen(imageOf(engine, session.pid)));
+    return onlyIn(user!, kmod!).map((each) => `${program}: ${each}`);
+  } finally {
+    await session.running.remove();
+  }
+}
+
+async function compareQuiet(): Promise<string[]> {
   // Three processes: a wait and two reads, of a FIFO and of a pipe. None has a time-out, whose rest is of the moment.
   const script = 'mkfifo /tmp/compare-fifo; exec 3<>/tmp/compare-fifo; cat <&3 | cat >/dev/null; exit 3';
   const session = spawn('/run/busybox', ['sh', '-c', script], {
@@ -108,20 +182,9 @@ export async function compareStreams(): Promise<string> {
   });
   try {
     await sleep(1000);
-    const image = (engine: string) => {
-      const path = `/tmp/compare-${engine}`;
-      execFileSync('/run/busybox', [
-        'sh',
-        '-c',
-        `"$0" --engine ${engine} ${session.pid} > ${path}`,
-        join(packageRoot(), 'dist/bin/pod-dump'),
-      ]);
-      return read(readFileSync(path));
-    };
     // The first dump leaves its traces: a call that the kernel has begun again.
-    image('user');
-    const found = differences(image('user'), image('kmod'));
-    return found.length === 0 ? 'ok' : found.join('\n').slice(0, 20_000);
+    imageOf('user', session.pid!);
+    return differences(imageOf('user', session.pid!), imageOf('kmod', session.pid!));
   } finally {
     process.kill(-session.pid!, 'SIGKILL');
   }

@@ -13,6 +13,7 @@ import { checkTimes } from './check-times.ts';
 import { compareStreams } from './compare-streams.ts';
 import { runKills } from './kills.ts';
 import { readAllocations } from './leaks.ts';
+import { runNode } from './node-session.ts';
 import { runPipeline } from './pipeline.ts';
 import { refuse } from './refuse.ts';
 import { runRestartKills } from './restart-kills.ts';
@@ -98,7 +99,7 @@ function run(part: Part): Promise<string> {
         cycle(readProgram(part.program), {
           mode: part.mode,
           as: 'root',
-          via: 'pid',
+          via: part.via,
           engine: 'kmod',
           commandLimit: 600_000,
         }),
@@ -118,6 +119,8 @@ function run(part: Part): Promise<string> {
       return checkRests(saySentence);
     case 'restart-kills':
       return runRestartKills(part.rounds, saySentence);
+    case 'node':
+      return runNode(saySentence);
     case 'refused':
       return refuse(part.program);
     case 'rounds':
