@@ -83,7 +83,7 @@ for (const user of users) {
       await refused(t, shell, name, 'pod-dump --suspend r', message, 11);
       const explained = shell.sh('pod-dump --explain r');
       t.match(explained, { status: 11, stdout: message, stderr: '' });
-      t.match(explained.stdout, /^(cannot go: [^\n]+\n)+r cannot be dumped\n$/);
+      t.match(explained.stdout, /^(cannot go: [^\n]+\n)+(will be lost: [^\n]+\n)*r cannot be dumped\n$/);
       t.same(disturbed(podProcesses(shell.ps()[0]!.init)), [], name);
       await beatsOn(shell);
       t.equal(shell.sh('pod-kill r').status, 0);
