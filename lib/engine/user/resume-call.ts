@@ -25,6 +25,9 @@ const timeouts = new Map<number, { register: number; points: boolean }>([
   [SYS.futex, { register: REG.r10, points: true }],
 ]);
 
+/** Whether the image tells what is left of a time-out. */
+export const tellsRest = ({ record }: ThreadImage): boolean => record.systemCall?.restNs !== undefined;
+
 /** The registers to go on with, instead of those of the image; undefined when these are right. */
 export function resumeCall(task: NewTask, { record }: ThreadImage): Uint8Array | undefined {
   const { number, restart, restNs } = record.systemCall ?? {};

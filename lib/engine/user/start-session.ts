@@ -19,7 +19,7 @@ import { settleSemaphores } from './objects/sysv-semaphores.ts';
 import type { PlaceBuilder } from './places/build-places.ts';
 import { readStat } from './proc.ts';
 import { beyondThreads, type TimeGiver } from './processor-time.ts';
-import { resumeCall } from './resume-call.ts';
+import { resumeCall, tellsRest } from './resume-call.ts';
 import { setAutogroups } from './scheduling.ts';
 import { armOverrun, armTimers, makeTimers } from './timers.ts';
 
@@ -209,7 +209,7 @@ export class SessionStart {
     );
     const going = new Map(
       threads
-        .filter(({ task }) => !this.#mayStop(task, sets))
+        .filter(({ task, thread }) => tellsRest(thread) && !this.#mayStop(task, sets))
         .map(({ task, thread }) => [task, resumeCall(task, thread)] as const),
     );
     for (const { task } of spaces) task.callSingly();
