@@ -219,7 +219,7 @@ void pod_put_processor_states(struct pod_buf *b, struct pod_open *o,
 void pod_put_memory_attributes(struct pod_buf *b, struct pod_open *o,
 			       struct mm_struct *mm)
 {
-	int mdwe = pod_mdwe(mm->flags);
+	int mdwe = pod_mdwe(mm);
 #ifdef CONFIG_MEMBARRIER
 	int state = atomic_read(&mm->membarrier_state), barriers = 0;
 
@@ -233,9 +233,9 @@ void pod_put_memory_attributes(struct pod_buf *b, struct pod_open *o,
 		barriers |= MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ;
 #endif
 
-	if (test_bit(MMF_DISABLE_THP, &mm->flags))
+	if (pod_lacks_huge_pages(mm))
 		POD_BOOL(b, o, "thpDisable", true);
-	if (pod_merges(mm->flags))
+	if (pod_merges(mm))
 		POD_BOOL(b, o, "mergeAll", true);
 	if (mdwe)
 		POD_INT(b, o, "refuseExecGain", mdwe);

@@ -28,6 +28,12 @@
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 18, 0)
 #include <linux/mm_inline.h>
 #endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#include <asm/cpuid/api.h>
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
+#include <linux/sched/exec_state.h>
+#endif
 
 #ifndef CONFIG_X86_64
 #error "pod.ko is for x86_64"
@@ -111,29 +117,85 @@ static inline bool pod_has_dispatch(struct task_struct *t)
 #endif
 }
 
+/* MMF_… of an address space */
+static inline unsigned long pod_mm_flags(const struct mm_struct *mm)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
+	return __mm_flags_get_word(mm);
+#else
+	return READ_ONCE(mm->flags);
+#endif
+}
+
 /* PR_GET_MDWE */
-static inline int pod_mdwe(unsigned long mm_flags)
+static inline int pod_mdwe(const struct mm_struct *mm)
 {
 	int mdwe = 0;
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
-	if (mm_flags & BIT(MMF_HAS_MDWE))
+	if (pod_mm_flags(mm) & BIT(MMF_HAS_MDWE))
 		mdwe |= 1;
 #endif
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
-	if (mm_flags & BIT(MMF_HAS_MDWE_NO_INHERIT))
+	if (pod_mm_flags(mm) & BIT(MMF_HAS_MDWE_NO_INHERIT))
 		mdwe |= 2;
 #endif
 	return mdwe;
 }
 
 /* PR_GET_MEMORY_MERGE */
-static inline bool pod_merges(unsigned long mm_flags)
+static inline bool pod_merges(const struct mm_struct *mm)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	return mm_flags & BIT(MMF_VM_MERGE_ANY);
+	return pod_mm_flags(mm) & BIT(MMF_VM_MERGE_ANY);
 #else
 	return false;
+#endif
+}
+
+/* PR_GET_THP_DISABLE */
+static inline bool pod_lacks_huge_pages(const struct mm_struct *mm)
+{
+#ifdef MMF_DISABLE_THP_COMPLETELY
+	return pod_mm_flags(mm) & BIT(MMF_DISABLE_THP_COMPLETELY);
+#else
+	return pod_mm_flags(mm) & BIT(MMF_DISABLE_THP);
+#endif
+}
+
+/* What PR_GET_DUMPABLE says of a program that hides nothing; its name changed. */
+#define POD_DUMPABLE 1
+
+/* PR_GET_DUMPABLE of a process that is held, and keeps its memory. */
+static inline int pod_dumpable(struct task_struct *t)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
+	int dumpable;
+
+	rcu_read_lock();
+	dumpable = rcu_dereference(t->exec_state)->dumpable;
+	rcu_read_unlock();
+	return dumpable;
+#else
+	return pod_mm_flags(t->mm) & MMF_DUMPABLE_MASK;
+#endif
+}
+
+/* Whether who asks may trace what a program of its user namespace hides. */
+static inline bool pod_may_trace_hidden(struct task_struct *t)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
+	struct user_namespace *ns;
+	bool may;
+
+	rcu_read_lock();
+	ns = get_user_ns(rcu_dereference(t->exec_state)->user_ns);
+	rcu_read_unlock();
+	may = ns_capable(ns, CAP_SYS_PTRACE);
+	put_user_ns(ns);
+	return may;
+#else
+	return ns_capable(t->mm->user_ns, CAP_SYS_PTRACE);
 #endif
 }
 
@@ -148,11 +210,21 @@ static inline bool pod_has_tags(struct mm_struct *mm)
 #endif
 }
 
+static inline struct fpu *pod_fpu(struct task_struct *t)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	/* What x86_task_fpu() gives, which debugging makes a function that is not exported. */
+	return (struct fpu *)(t + 1);
+#else
+	return &t->thread.fpu;
+#endif
+}
+
 /* ARCH_GET_XCOMP_PERM of a process */
 static inline u64 pod_processor_states(struct task_struct *leader)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 16, 0)
-	return leader->thread.fpu.perm.__state_perm;
+	return pod_fpu(leader)->perm.__state_perm;
 #else
 	return 0;
 #endif
@@ -297,12 +369,29 @@ typedef struct file_lease pod_lease;
 typedef struct file_lock pod_lease;
 #endif
 
-static inline u32 pod_rseq_length(struct task_struct *t)
-{
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
-	return t->rseq_len;
+#ifdef CONFIG_RSEQ
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+#define pod_rseq(t) ((t)->rseq.usrptr)
+#define pod_rseq_length(t) ((t)->rseq.len)
+#define pod_rseq_signature(t) ((t)->rseq.sig)
 #else
-	return 32;
+#define pod_rseq(t) ((t)->rseq)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+#define pod_rseq_length(t) ((t)->rseq_len)
+#else
+#define pod_rseq_length(t) 32
+#endif
+#define pod_rseq_signature(t) ((t)->rseq_sig)
+#endif
+#endif
+
+static inline struct robust_list_head __user *
+pod_robust_list(struct task_struct *t)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
+	return t->futex.robust_list;
+#else
+	return t->robust_list;
 #endif
 }
 

@@ -364,13 +364,9 @@ int pod_collect_folder(struct pod_session *s, struct pod_process *p)
 	error = pod_number_of(&s->folders, fs, &p->fs, &first);
 	if (error || !first)
 		return error;
-	spin_lock(&fs->lock);
-	root = fs->root;
-	cwd = fs->pwd;
-	path_get(&root);
-	path_get(&cwd);
-	mask = fs->umask;
-	spin_unlock(&fs->lock);
+	get_fs_root(fs, &root);
+	get_fs_pwd(fs, &cwd);
+	mask = READ_ONCE(fs->umask);
 	o = pod_open(&meta);
 	name = d_path(&root, s->page, PAGE_SIZE);
 	if (IS_ERR(name) || strcmp(name, "/"))

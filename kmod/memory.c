@@ -453,7 +453,7 @@ static int put_space(struct pod_session *s, struct pod_process *p,
 	pod_field(&meta, &o, "exe");
 	error = pod_put_file(s, &meta, pod_user_path(exe), t, "its executable");
 	fput(exe);
-	POD_INT(&meta, &o, "dumpable", mm->flags & MMF_DUMPABLE_MASK);
+	POD_INT(&meta, &o, "dumpable", pod_dumpable(t));
 	pod_put_memory_attributes(&meta, &o, mm);
 	if (!error)
 		error = pod_put_vdso(s, &meta, &o, t, vvar, vvar_end);

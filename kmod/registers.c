@@ -25,6 +25,7 @@
 #include <asm/fpu/xstate.h>
 #include <asm/processor.h>
 #include <asm/unistd.h>
+#include "compat.h"
 #include "session.h"
 
 /* linux/errno.h, for calls inside the kernel only. */
@@ -183,6 +184,9 @@ static int get_regset(int type, void **bytes)
 	return got;
 }
 
+/* Where CPUID tells of the components of XSAVE; its name changes. */
+#define XSTATE_LEAF 0xd
+
 /* pkru: rights to protection keys, where the processor has them */
 void pod_put_rights(struct pod_stop *stop, struct pod_buf *b,
 		    struct pod_open *o)
@@ -192,7 +196,7 @@ void pod_put_rights(struct pod_stop *stop, struct pod_buf *b,
 	if (!boot_cpu_has(X86_FEATURE_OSPKE))
 		return;
 	/* A component of XSAVE; in its standard form each has its place. */
-	cpuid_count(XSTATE_CPUID, XFEATURE_PKRU, &size, &at, &ignored,
+	cpuid_count(XSTATE_LEAF, XFEATURE_PKRU, &size, &at, &ignored,
 		    &ignored);
 	if (!at || at + sizeof(rights) > stop->extended_len)
 		return;

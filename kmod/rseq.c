@@ -13,6 +13,7 @@
 #include <linux/rseq.h>
 #include <linux/sched.h>
 #include <linux/uaccess.h>
+#include "compat.h"
 #include "session.h"
 
 /* Before 6.0 a sequence may ask not to be aborted by what happens to it. */
@@ -23,7 +24,7 @@
 /* In the thread itself, which is on its way to user mode. */
 void pod_abort_sequence(struct pt_regs *regs)
 {
-	struct rseq __user *area = current->rseq;
+	struct rseq __user *area = pod_rseq(current);
 	struct rseq_cs sequence;
 	u64 address, none = 0;
 	u32 flags, signature;
@@ -47,7 +48,7 @@ void pod_abort_sequence(struct pt_regs *regs)
 		return;
 	if (get_user(signature, (u32 __user *)(sequence.abort_ip -
 					       sizeof(signature))) ||
-	    signature != current->rseq_sig)
+	    signature != pod_rseq_signature(current))
 		return;
 	if (((sequence.flags | flags) & STAYS) == STAYS)
 		return;

@@ -194,8 +194,8 @@ static bool may_dump(struct task_struct *t)
 	if (!may)
 		return false;
 	/* Held, so it keeps its memory. */
-	if (t->mm && (t->mm->flags & MMF_DUMPABLE_MASK) != SUID_DUMP_USER)
-		return ns_capable(t->mm->user_ns, CAP_SYS_PTRACE);
+	if (t->mm && pod_dumpable(t) != POD_DUMPABLE)
+		return pod_may_trace_hidden(t);
 	return true;
 }
 
@@ -479,7 +479,8 @@ static void put_process(struct pod_session *s, struct pod_process *p, int *error
 		POD_BOOL(&meta, &o, "childSubreaper", true);
 	POD_INT(&meta, &o, "oomScoreAdjust", t->signal->oom_score_adj);
 	POD_INT(&meta, &o, "coredumpFilter",
-		(t->mm->flags & MMF_DUMP_FILTER_MASK) >> MMF_DUMP_FILTER_SHIFT);
+		(pod_mm_flags(t->mm) & MMF_DUMP_FILTER_MASK) >>
+			MMF_DUMP_FILTER_SHIFT);
 	pod_close_map(&meta, o);
 	pod_frame_to(s, POD_SECTION_TASKS, POD_FRAME_PROCESS, &meta, NULL, 0);
 }
@@ -500,10 +501,10 @@ static void put_thread(struct pod_session *s, struct pod_process *p,
 	pod_put_scheduling(&meta, &o, t);
 	pod_put_thread_attributes(&meta, &o, t);
 	pod_put_thread_times(&meta, &o, t);
-	if (t->robust_list) {
+	if (pod_robust_list(t)) {
 		pod_field(&meta, &o, "robustList");
 		inner = pod_open(&meta);
-		POD_U64(&meta, &inner, "head", (__force u64)t->robust_list);
+		POD_U64(&meta, &inner, "head", (__force u64)pod_robust_list(t));
 		POD_U64(&meta, &inner, "length",
 			sizeof(struct robust_list_head));
 		pod_close_map(&meta, inner);
@@ -513,12 +514,12 @@ static void put_thread(struct pod_session *s, struct pod_process *p,
 		POD_U64(&meta, &o, "clearChildTid",
 			(__force u64)t->clear_child_tid);
 #ifdef CONFIG_RSEQ
-	if (t->rseq) {
+	if (pod_rseq(t)) {
 		pod_field(&meta, &o, "rseq");
 		inner = pod_open(&meta);
-		POD_U64(&meta, &inner, "address", (__force u64)t->rseq);
+		POD_U64(&meta, &inner, "address", (__force u64)pod_rseq(t));
 		POD_INT(&meta, &inner, "length", pod_rseq_length(t));
-		POD_INT(&meta, &inner, "signature", t->rseq_sig);
+		POD_INT(&meta, &inner, "signature", pod_rseq_signature(t));
 		POD_INT(&meta, &inner, "flags", 0);
 		pod_close_map(&meta, inner);
 		s->needs |= POD_NEEDS_RSEQ;
