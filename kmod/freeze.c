@@ -47,7 +47,7 @@ static void hold(struct callback_head *work)
 {
 	struct pod_stop *stop = container_of(work, struct pod_stop, work);
 
-	if (current->flags & PF_EXITING) {
+	if ((current->flags & PF_EXITING) || fatal_signal_pending(current)) {
 		stop->gone = true;
 		complete_all(&stop->arrived);
 	} else if (READ_ONCE(stop->order) != POD_GO) {
@@ -278,6 +278,7 @@ static int pass(struct pod_session *s, unsigned long patience,
 		}
 		if (stop->gone) {
 			let_go(stop);
+			usleep_range(50, 200);
 			continue;
 		}
 		if (stop->error)
@@ -312,6 +313,26 @@ static int nudge(struct pod_session *s, unsigned int *nudges)
 	return count;
 }
 
+/*
+ * Who was killed by another of the session before that was stopped: it comes
+ * to its end first, as it would have. Returns how many there are.
+ */
+static int let_dying_go(struct pod_session *s)
+{
+	struct pod_stop *stop, *next;
+	int count = 0;
+
+	list_for_each_entry_safe(stop, next, &s->stops, link) {
+		if (!fatal_signal_pending(stop->task))
+			continue;
+		let_go(stop);
+		count++;
+	}
+	if (count)
+		usleep_range(50, 200);
+	return count;
+}
+
 static int attempt(struct pod_session *s, unsigned long patience,
 		   unsigned long deadline, struct task_struct **late)
 {
@@ -320,6 +341,8 @@ static int attempt(struct pod_session *s, unsigned long patience,
 
 	do {
 		found = pass(s, patience, late);
+		if (!found)
+			found = let_dying_go(s);
 		if (!found)
 			found = nudge(s, &nudges);
 		if (fatal_signal_pending(current))

@@ -83,7 +83,7 @@ static struct task_struct *find_traced(pid_t tid)
 	put_pid(pid);
 	if (!t)
 		return ERR_PTR(-ESRCH);
-	if (READ_ONCE(t->ptrace) && READ_ONCE(t->parent) == current)
+	if (READ_ONCE(t->ptrace) && rcu_access_pointer(t->parent) == current)
 		return t;
 	put_task_struct(t);
 	return ERR_PTR(-EPERM);
@@ -98,6 +98,7 @@ static int await_still(struct task_struct *t)
 		if (!task_is_traced(t))
 			return -EBUSY;
 #ifdef CONFIG_SMP
+		/* With all that it has counted until it left the processor. */
 		if (smp_load_acquire(&t->on_cpu) == 0)
 			return 0;
 #else
