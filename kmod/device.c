@@ -583,13 +583,20 @@ static struct miscdevice pod_device = {
 
 static int __init pod_init(void)
 {
-	return misc_register(&pod_device);
+	int error;
+
+	pod_crc_begin();
+	error = misc_register(&pod_device);
+	if (error)
+		pod_crc_end();
+	return error;
 }
 
 static void __exit pod_exit(void)
 {
 	misc_deregister(&pod_device);
 	pod_wait_for_callbacks();
+	pod_crc_end();
 }
 
 module_init(pod_init);

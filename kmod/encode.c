@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* MessagePack and the frames of docs/format.md, into memory. */
 #include <linux/bitops.h>
-#include <linux/crc32.h>
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
@@ -249,11 +248,6 @@ void pod_close_map(struct pod_buf *b, struct pod_open open)
 void pod_close_array(struct pod_buf *b, struct pod_open open)
 {
 	close_with(b, open, 0x90, 0xdc);
-}
-
-u32 pod_crc(u32 running, const void *from, size_t len)
-{
-	return crc32_le(running, from, len);
 }
 
 void pod_header(struct pod_tally *t, u8 *header, u8 kind, u8 flags,

@@ -62,6 +62,9 @@ struct pod_tally {
 	u32 crc;		/* inverted, as it runs */
 };
 
+/* crc.c */
+void pod_crc_begin(void);
+void pod_crc_end(void);
 u32 pod_crc(u32 running, const void *from, size_t len);
 
 /* The header of the next frame of a stream, which is then counted. */

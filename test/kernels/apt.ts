@@ -11,7 +11,7 @@ const run = promisify(execFile);
 
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 /** In this order: what leaves the first lives on in the second. */
-const mirrors = ['http://deb.debian.org/debian-security', 'http://archive.debian.org/debian-security'];
+const mirrors = ['http://deb.debian.org', 'http://archive.debian.org'];
 const limit = 300_000;
 
 /** The archive can't be reached, or does not have the suite any more. */
@@ -19,12 +19,22 @@ export class NoArchive extends Error {}
 
 export class Apt {
   readonly #folder: string;
-  readonly #suite: string;
+  readonly #suites: readonly string[];
+  readonly #archive: string;
 
-  /** `folder` is apt's for this suite. */
-  constructor(folder: string, suite: string) {
+  /** `folder` is apt's for these suites; what several of them have is taken from the first. */
+  constructor(
+    folder: string,
+    suites: readonly string[],
+    archive: 'debian' | 'debian-security' = 'debian-security',
+  ) {
     this.#folder = folder;
-    this.#suite = suite;
+    this.#suites = suites;
+    this.#archive = archive;
+  }
+
+  get #suite(): string {
+    return this.#suites[0]!;
   }
 
   #options(): string[] {
@@ -37,6 +47,7 @@ export class Apt {
       'Dir::Etc::preferences': '/dev/null',
       'Dir::Etc::preferencesparts': '-',
       'APT::Architecture': 'amd64',
+      ...(this.#suites.length > 1 ? { 'APT::Default-Release': this.#suite } : {}),
       'APT::Sandbox::User': 'root',
       'Acquire::Languages': 'none',
       'Acquire::Check-Valid-Until': 'false',
@@ -54,7 +65,9 @@ export class Apt {
     for (const mirror of mirrors) {
       writeFileSync(
         join(this.#folder, 'sources.list'),
-        `deb [signed-by=${keyring}] ${mirror} ${this.#suite} main\n`,
+        this.#suites
+          .map((suite) => `deb [signed-by=${keyring}] ${mirror}/${this.#archive} ${suite} main\n`)
+          .join(''),
       );
       try {
         await run('apt-get', [...this.#options(), 'update', '-qq', '--error-on=any'], { timeout: limit });
@@ -70,6 +83,14 @@ export class Apt {
   async depends(name: string): Promise<string[]> {
     const { stdout } = await run('apt-cache', [...this.#options(), 'depends', name], { timeout: limit });
     return [...stdout.matchAll(/^\s*Depends: (\S+)$/gm)].map((match) => match[1]!);
+  }
+
+  /** It, what it depends on, what that depends on, and so on. */
+  async dependsDeep(name: string): Promise<string[]> {
+    const only = ['recommends', 'suggests', 'conflicts', 'breaks', 'replaces', 'enhances'];
+    const words = ['depends', '--recurse', ...only.map((kind) => `--no-${kind}`), name];
+    const { stdout } = await run('apt-cache', [...this.#options(), ...words], { timeout: limit });
+    return stdout.split('\n').filter((line) => /^[a-z0-9]/.test(line));
   }
 
   /** The package that a meta package stands for now. */

@@ -71,7 +71,7 @@ export async function fetchKernel(source: KernelSource, say: (sentence: string) 
   });
   if (kept && Date.now() - kept.asked < freshDays * 86_400_000) return kernel(kept.release);
   try {
-    const apt = new Apt(join(kernelCache(), `apt-${source.suite}`), source.suite);
+    const apt = new Apt(join(kernelCache(), `apt-${source.suite}`), [source.suite]);
     await apt.update();
     const name = await apt.resolve(source.metaPackage);
     const release = name.slice('linux-image-'.length);

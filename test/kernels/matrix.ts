@@ -17,6 +17,8 @@ export interface Setting {
   say: (sentence: string) => void;
   /** pod.ko by the kernel's name: the module dumps, plain sessions of root's. Default: the user engine, pods. */
   modules?: ReadonlyMap<string, string>;
+  /** Modules of the kernel that it asks for. */
+  helpers?: readonly string[];
 }
 
 /** One outcome, and the kernel it was on. */
@@ -48,7 +50,7 @@ export class Matrix {
   }
 
   async #machine(kernel: Kernel, name: string, job: Job, disks: readonly Disk[]): Promise<void> {
-    const { cpu, folder, say } = this.#setting;
+    const { cpu, folder, say, helpers = [] } = this.#setting;
     const onEvent = (event: unknown) => {
       const it = event as GuestEvent;
       if (it.event === 'up') say(`${name}: Linux ${it.release} is up`);
@@ -62,7 +64,17 @@ export class Matrix {
       if (!good) console.log(`\n== ${name}: ${what.filter(Boolean).join(' ')}: ${it.status}\n${it.story}`);
     };
     const program = [process.execPath, guestProgram()];
-    const end = await runMachine({ kernel, program, job, disks, cpu, folder, name, onEvent });
+    const end = await runMachine({
+      kernel,
+      modules: helpers,
+      program,
+      job,
+      disks,
+      cpu,
+      folder,
+      name,
+      onEvent,
+    });
     const failure = end.failure ?? missing(end, job);
     if (failure) {
       this.failures.push(`${name}: ${failure}\n${end.console.slice(-4000)}`);

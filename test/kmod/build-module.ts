@@ -12,15 +12,22 @@ const run = promisify(execFile);
 /** Debian's headers name the compiler of their day; any later one that is here does. */
 const compiler = () => ['/usr/bin/gcc-12', '/usr/bin/gcc'].find(existsSync) ?? 'gcc';
 
-/** Of the 6.12 build wants a vmlinux with types for BTF. A warning is a failure. */
-const settings = () => ['CONFIG_DEBUG_INFO_BTF_MODULES=', `CC=${compiler()}`, 'KCFLAGS=-Werror'];
+/** From 6.12 on the build wants a vmlinux with types for BTF, and pahole. A warning is a failure. */
+const settings = [
+  'CONFIG_DEBUG_INFO_BTF_MODULES=',
+  'PAHOLE_VERSION=0',
+  'CONFIG_PAHOLE_VERSION=0',
+  'KCFLAGS=-Werror',
+];
 
 /** Build it in a folder of its own below build/, what has changed of it; its path, and what the build had to say. */
 export async function buildModule(
-  kernel: Kernel,
+  { name: kernel }: Pick<Kernel, 'name'>,
   headers: string,
+  /** Headers that bring their own compiler: the folder of its programs. */
+  programs?: string,
 ): Promise<{ module: string; said: string }> {
-  const folder = join(packageRoot(), 'build/kmod', kernel.name);
+  const folder = join(packageRoot(), 'build/kmod', kernel);
   mkdirSync(folder, { recursive: true });
   const source = join(packageRoot(), 'kmod');
   const isSource = (name: string) => /\.[ch]$|^Makefile$/.test(name) && !name.endsWith('.mod.c');
@@ -33,8 +40,17 @@ export async function buildModule(
   }
   const { stderr } = await run(
     'make',
-    ['-C', headers, `M=${folder}`, `-j${availableParallelism()}`, ...settings(), 'modules'],
-    { timeout: 900_000, maxBuffer: 16 << 20 },
+    [
+      ...['-C', headers, `M=${folder}`, `-j${availableParallelism()}`],
+      ...settings,
+      ...(programs ? [] : [`CC=${compiler()}`]),
+      'modules',
+    ],
+    {
+      timeout: 900_000,
+      maxBuffer: 16 << 20,
+      env: { ...process.env, PATH: [programs, process.env['PATH']].filter(Boolean).join(':') },
+    },
   );
   return { module: join(folder, 'pod.ko'), said: stderr };
 }

@@ -18,7 +18,7 @@ export async function fetchHeaders(
   const done = join(folder, 'headers');
   const top = join(done, `usr/src/linux-headers-${kernel.release}`);
   if (!existsSync(top)) {
-    const apt = new Apt(join(kernelCache(), `apt-${source.suite}`), source.suite);
+    const apt = new Apt(join(kernelCache(), `apt-${source.suite}`), [source.suite]);
     const name = `linux-headers-${kernel.release}`;
     say(`${source.name}: downloading ${name}`);
     await apt.update();

@@ -22,6 +22,11 @@ export interface Setting {
  * What is written after it was freed, freed twice, or warned of ends the machine. A busy computer lets an emulated one
  * stand still for long, which is nobody's fault in it.
  */
+/** For the CRC of the stream, before Linux 6.14; without a processor that has it the module goes on without. */
+export const moduleHelpers = ['crc32_pclmul'];
+/** Has what that needs, and FXSAVE only. */
+export const usualCpu = 'qemu64,+ssse3,+sse4.1,+sse4.2,+pclmulqdq';
+
 export const kernelOptions = [
   'slub_debug=FZPU',
   'panic_on_warn=1',
@@ -53,6 +58,7 @@ export class Machines {
     const end = await runMachine({
       kernel,
       program: [process.execPath, join(packageRoot(), 'dist/esm/test/kmod/guest/main.js')],
+      modules: moduleHelpers,
       job,
       cpu,
       kernelOptions,

@@ -18,7 +18,8 @@ import { buildProgram, readProgram } from '../tools/programs.ts';
 import { buildModule, buildReader } from './build-module.ts';
 import { fetchHeaders } from './fetch-headers.ts';
 import type { Part } from './job.ts';
-import { type Built, Machines } from './machines.ts';
+import { type Built, Machines, moduleHelpers, usualCpu } from './machines.ts';
+import { fetchNewest } from './newest.ts';
 import {
   alwaysNeeded,
   fewHandled,
@@ -46,7 +47,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string' },
     kills: { type: 'string' },
     'restart-kills': { type: 'string' },
-    cpu: { type: 'string', default: 'qemu64' },
+    cpu: { type: 'string', default: usualCpu },
     keep: { type: 'boolean', default: false },
     'build-only': { type: 'boolean', default: false },
   },
@@ -61,12 +62,11 @@ function wrong(error: string, hint: string): never {
 const listOf = (text: string | undefined, usual: readonly string[]) =>
   text?.split(',').filter((each) => each !== '') ?? usual;
 const { short } = values;
-const unknown = positionals.filter((name) => !kernelSources.some((source) => source.name === name));
-if (unknown.length > 0)
-  wrong(
-    `no kernel is called ${unknown.join(', ')}`,
-    `${kernelSources.map(({ name }) => name).join(', ')} are known`,
-  );
+/** Only compiled for. */
+const newest = 'newest';
+const known = [...kernelSources.map(({ name }) => name), newest];
+const unknown = positionals.filter((name) => !known.includes(name));
+if (unknown.length > 0) wrong(`no kernel is called ${unknown.join(', ')}`, `${known.join(', ')} are known`);
 const wanted = listOf(values.only, short ? ['inside', 'restart', 'campaigns'] : pieces) as readonly Piece[];
 if (wanted.some((each) => !pieces.includes(each))) wrong(`--only ${values.only}`, `of ${pieces.join(', ')}`);
 const count = (name: 'rounds' | 'kills' | 'restart-kills', whole: number, few: number) => {
@@ -111,6 +111,20 @@ async function prepare(source: KernelSource): Promise<Built | undefined> {
   } catch (error) {
     failures.push(`${built.name}: pod.ko can't be built: ${(error as Error).message}`);
     return undefined;
+  }
+}
+
+/** Debian's newest headers: nothing is booted. */
+async function compileForNewest(): Promise<void> {
+  try {
+    const { release, headers, programs } = await fetchNewest(say);
+    const { said } = await buildModule({ name: newest }, headers, programs);
+    say(`${newest}: built for ${release}`);
+    if (/warning|error/i.test(said)) failures.push(`${newest}: the compiler says:\n${said}`);
+    else passed += 1;
+  } catch (error) {
+    if (error instanceof NoArchive) absent.push(newest);
+    else failures.push(`${newest}: ${(error as Error).message}`);
   }
 }
 
@@ -199,6 +213,7 @@ async function boot(ready: readonly Built[], folder: string): Promise<void> {
       folder,
       say,
       modules: new Map(chosen.map(({ kernel, module }) => [kernel.name, module])),
+      helpers: moduleHelpers,
     });
     await matrix.pairs(chosen.map(({ kernel }) => kernel));
     console.log(`\nDumped by the module, restarted by the user engine:\n\n${formatTable(matrix.results)}\n`);
@@ -212,25 +227,28 @@ async function boot(ready: readonly Built[], folder: string): Promise<void> {
         ),
     );
   }
-  if (has('speed') && chosen.length > 0)
-    try {
-      console.log(`\n${await measureSpeed(chosen.at(-1)!, folder)}\n`);
-      passed += 1;
-    } catch (error) {
-      failures.push(`speed: ${(error as Error).message}`);
-    }
+  if (has('speed'))
+    for (const built of chosen)
+      try {
+        console.log(`\n${await measureSpeed(built, values.cpu, folder)}\n`);
+        passed += 1;
+      } catch (error) {
+        failures.push(`speed-${built.kernel.name}: ${(error as Error).message}`);
+      }
 }
 
 let passed = 0;
 let refusals = 0;
 let lacking = 0;
 const ready: Built[] = [];
+const isChosen = (name: string) => positionals.length === 0 || positionals.includes(name);
 for (const source of kernelSources) {
-  if (positionals.length > 0 && !positionals.includes(source.name)) continue;
+  if (!isChosen(source.name)) continue;
   const one = await prepare(source);
   if (one) ready.push(one);
 }
-if (!values['build-only']) {
+if (isChosen(newest) && !short) await compileForNewest();
+if (!values['build-only'] && ready.length > 0) {
   // Compiled here: the machines find them where they are.
   for (const name of [
     ...goodPrograms,
@@ -260,5 +278,6 @@ if (absent.length > 0)
 console.log(
   `\n${passed} passed, ${refusals} refused as they must be, ${lacking} not tried for want of a processor or kernel, ${failures.length} failed (${seconds} s)`,
 );
-const nothing = ready.length > 0 ? passed === 0 && !values['build-only'] : absent.length === 0;
+const nothing =
+  ready.length > 0 ? passed === 0 && !values['build-only'] : passed === 0 && absent.length === 0;
 process.exitCode = failures.length > 0 || nothing ? 1 : 0;
