@@ -61,7 +61,7 @@ export async function fetchNewest(say: (sentence: string) => void): Promise<Newe
   const state = join(folder, 'newest.json');
   mkdirSync(folder, { recursive: true });
   const kept = existsSync(state) ? (JSON.parse(readFileSync(state, 'utf8')) as Kept) : undefined;
-  const here = kept && kept.place.startsWith(`${folder}/`) && existsSync(kept.place) ? kept : undefined;
+  const here = kept?.place.startsWith(`${folder}/`) && existsSync(kept.place) ? kept : undefined;
   if (here && Date.now() - here.asked < freshDays * 86_400_000) return at(here.place, here.release);
   let best: { apt: Apt; release: string } | undefined;
   for (const suites of sources) {
