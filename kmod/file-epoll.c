@@ -19,6 +19,8 @@
 /* A record's meta ends at 64 KiB. */
 #define MOST_ENTRIES 1500
 #define NOT_FOUND U32_MAX
+/* The kernel lets sets watch each other so deep; who answers may say anything. */
+#define MOST_LEVELS 6
 
 struct pod_entry {
 	u64 data;
@@ -177,20 +179,30 @@ static const struct pod_place *next_place(struct pod_session *s,
 	return NULL;
 }
 
-static void put_set(struct pod_session *s, struct pod_set *set)
+static int put_set(struct pod_session *s, struct pod_set *set, u32 level)
 {
 	struct pod_buf meta = {};
 	struct pod_open o, list, each;
+	int error;
 	u32 i, k;
 
 	if (set->written)
-		return;
+		return 0;
+	if (level > MOST_LEVELS)
+		return pod_refuse_task(s, set->task, -EOPNOTSUPP, "",
+				       "descriptor %u (an epoll set): the answers make it part of more sets than the kernel allows",
+				       set->fd);
 	set->written = true;
-	/* A set inside a set comes before it; the kernel allows four levels. */
-	for (i = 0; i < set->count; i++)
-		for (k = 0; k < s->set_count; k++)
-			if (s->sets[k].id == set->entries[i].file)
-				put_set(s, &s->sets[k]);
+	/* A set inside a set comes before it. */
+	for (i = 0; i < set->count; i++) {
+		for (k = 0; k < s->set_count; k++) {
+			if (s->sets[k].id != set->entries[i].file)
+				continue;
+			error = put_set(s, &s->sets[k], level + 1);
+			if (error)
+				return error;
+		}
+	}
 	o = pod_open(&meta);
 	POD_INT(&meta, &o, "id", set->id);
 	POD_INT(&meta, &o, "flags", set->flags);
@@ -210,6 +222,7 @@ static void put_set(struct pod_session *s, struct pod_set *set)
 	pod_close_array(&meta, list);
 	pod_close_map(&meta, o);
 	pod_frame_to(s, POD_SECTION_SETS, POD_FRAME_EPOLL, &meta, NULL, 0);
+	return 0;
 }
 
 /*
@@ -219,6 +232,7 @@ static void put_set(struct pod_session *s, struct pod_set *set)
 int pod_next_question(struct pod_session *s, struct pod_compare *ask)
 {
 	u32 file, i;
+	int error;
 
 	for (; s->set < s->set_count; s->set++, s->entry = 0) {
 		struct pod_set *set = &s->sets[s->set];
@@ -250,7 +264,10 @@ int pod_next_question(struct pod_session *s, struct pod_compare *ask)
 			return 0;
 		}
 	}
-	for (i = 0; i < s->set_count; i++)
-		put_set(s, &s->sets[i]);
+	for (i = 0; i < s->set_count; i++) {
+		error = put_set(s, &s->sets[i], 1);
+		if (error)
+			return error;
+	}
 	return s->sections[POD_SECTION_SETS].error ?: -ENODATA;
 }
