@@ -32,9 +32,9 @@ const prompt: Step[] = [{ expect: 'bash-' }, { send: "PS1='go''> '\r" }, { expec
 
 /**
  * It says when it is continued: bash shows a command before it gives it the terminal, and what is typed in between goes
- * to bash.
+ * to bash. One process: a shell that is just in vfork(2) does not stop before its child, which has stopped, goes on.
  */
-const job = `sh -c 'trap "echo go-\\on" CONT; echo up; while :; do sleep 1; done'`;
+const job = `perl -e '$|=1; $SIG{CONT}=sub{print "go-on\\n"}; print "up\\n"; sleep 1000 while 1'`;
 
 for (const user of users) {
   t.test(`a shell on a terminal, as ${user}`, async (t) => {
