@@ -56,7 +56,7 @@ function run(list, jobs) {
       '--disable-coverage',
       `--reporter=${process.stdout.isTTY ? 'base' : 'tap'}`,
       // A whole campaign may be in one file.
-      `--timeout=${list.some((file) => campaigns.test(file)) ? 1800 : 600}`,
+      `--timeout=${list.some((file) => campaigns.test(file)) ? 1800 : 1000}`,
       `--jobs=${jobs}`,
       '--node-arg=--import=./scripts/plain-children.mjs',
       `--output-file=${record}`,
