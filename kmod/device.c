@@ -267,6 +267,7 @@ static int dump(struct pod_session *s)
 static long compare(struct pod_session *s, struct pod_compare __user *to)
 {
 	struct pod_compare ask;
+	bool first;
 	int error;
 
 	if (s->state == POD_NEW || s->state == POD_FAILED)
@@ -278,7 +279,8 @@ static long compare(struct pod_session *s, struct pod_compare __user *to)
 	if (s->state == POD_READY)
 		return -ENODATA;
 	/* Who asks for the first time has no answer yet, and who has one was asked. */
-	if ((ask.answer == POD_NO_ANSWER) != !s->asking)
+	first = ask.answer == POD_NO_ANSWER;
+	if (first == s->asking)
 		return -EINVAL;
 	error = pod_next_question(s, &ask);
 	s->asking = !error;

@@ -12,12 +12,13 @@ int pod_dump_signalfd(struct pod_session *s, const struct pod_file *f)
 	struct pod_buf meta = {};
 	unsigned long long mask;
 	struct pod_open o;
-	int told;
+	bool told = false;
 
-	told = IS_ERR(text) ? 0 : sscanf(text, "sigmask: %llx", &mask);
-	if (!IS_ERR(text))
+	if (!IS_ERR(text)) {
+		told = sscanf(text, "sigmask: %llx", &mask) == 1;
 		kvfree(text);
-	if (told != 1)
+	}
+	if (!told)
 		return pod_refuse_file(s, f, "use --engine user",
 				       "this kernel does not tell its signals");
 	s->needs |= POD_NEEDS_SIGNALFD;

@@ -35,7 +35,8 @@ static int look(struct pod_session *s, struct file *file, struct timer *t)
 	error = pod_short_fdinfo(file, s->page, PAGE_SIZE);
 	if (error)
 		return error;
-	told = sscanf(s->page, "clockid: %d ticks: %llu settime flags: 0%o it_value: (%llu, %llu) it_interval: (%llu, %llu)",
+	told = sscanf(s->page,
+		      "clockid: %d ticks: %llu settime flags: 0%o it_value: (%llu, %llu) it_interval: (%llu, %llu)",
 		      &t->clock, &ticks, &t->flags, &value[0], &value[1],
 		      &interval[0], &interval[1]);
 	if (told != 7)
@@ -158,10 +159,11 @@ int pod_dump_timerfd(struct pod_session *s, const struct pod_file *f)
 	int error;
 
 	error = read_timer(s, f->file, &t, &moment);
+	if (error == -EAGAIN)
+		return pod_refuse_file(s, f, "use --engine user",
+				       "its period is too short for the module to see it at one moment");
 	if (error)
 		return pod_refuse_file(s, f, "use --engine user",
-				       error == -EAGAIN ?
-				       "its period is too short for the module to see it at one moment (%d)" :
 				       "its time can't be told (%d)", error);
 	s->needs |= POD_NEEDS_TIMERFD;
 	o = pod_open(&meta);
