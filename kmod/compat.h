@@ -9,6 +9,7 @@
 #include <linux/fsnotify_backend.h>
 #include <linux/mm.h>
 #include <linux/namei.h>
+#include <linux/restart_block.h>
 #include <linux/sched.h>
 #include <linux/sched/coredump.h>
 #include <linux/security.h>
@@ -52,6 +53,22 @@ static inline u64 pod_caps(const kernel_cap_t *set)
 static inline s64 pod_ns(const struct timespec64 *time)
 {
 	return time->tv_sec * NSEC_PER_SEC + time->tv_nsec;
+}
+
+/*
+ * When an interrupted poll(2) with a time-out ends, in ns of CLOCK_MONOTONIC.
+ * The names of the two numbers at the end of its block change, not their places.
+ */
+static inline u64 pod_poll_end(const struct restart_block *block)
+{
+	const u8 *poll = (const u8 *)&block->poll;
+	struct timespec64 end;
+	size_t at = offsetofend(typeof(block->poll), has_timeout);
+
+	BUILD_BUG_ON(offsetofend(typeof(block->poll), has_timeout) +
+		     sizeof(end) != sizeof(block->poll));
+	memcpy(&end, poll + at, sizeof(end));
+	return pod_ns(&end);
 }
 
 /* The path as its users know it: overlayfs maps another file than was opened. */
@@ -269,9 +286,13 @@ static inline bool pod_refuses_files(const struct sock *sk)
 #endif
 }
 
-/* SO_RCVPRIORITY, SO_INQ */
+/* SO_RCVPRIORITY, SO_INQ, SO_RIGHTS_NOTRUNC */
 static inline bool pod_tells_more(struct sock *sk)
 {
+#ifdef SO_RIGHTS_NOTRUNC
+	if (READ_ONCE(unix_sk(sk)->scm_rights_notrunc))
+		return true;
+#endif
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
 	if (READ_ONCE(unix_sk(sk)->recvmsg_inq))
 		return true;
@@ -300,6 +321,57 @@ static inline bool pod_has_urgent(struct sock *sk)
 	return READ_ONCE(unix_sk(sk)->oob_skb);
 #else
 	return false;
+#endif
+}
+
+/* The other end of a unix socket, held: unix_peer_get() is the kernel's own by now. */
+static inline struct sock *pod_unix_peer(struct sock *sk)
+{
+	struct sock *peer;
+
+	unix_state_lock(sk);
+	peer = unix_sk(sk)->peer;
+	if (peer)
+		sock_hold(peer);
+	unix_state_unlock(sk);
+	return peer;
+}
+
+/*
+ * What goes with a message through a unix socket: who sent it, open files, and
+ * how much of it was read. Newer kernels keep its layout to themselves; nothing
+ * else tells, so there it is not known, and what waits can't be dumped.
+ */
+struct pod_message {
+	const struct pid *pid;
+	kuid_t uid;
+	kgid_t gid;
+	u32 consumed;
+	bool files;
+};
+
+static inline bool pod_knows_messages(void)
+{
+#ifdef UNIXCB
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* Only where pod_knows_messages() */
+static inline struct pod_message pod_message_of(const struct sk_buff *skb)
+{
+#ifdef UNIXCB
+	return (struct pod_message) {
+		.pid = UNIXCB(skb).pid,
+		.uid = UNIXCB(skb).uid,
+		.gid = UNIXCB(skb).gid,
+		.consumed = UNIXCB(skb).consumed,
+		.files = UNIXCB(skb).fp,
+	};
+#else
+	return (struct pod_message) {};
 #endif
 }
 

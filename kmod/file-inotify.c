@@ -84,7 +84,7 @@ static int add_numbers(struct file *file, struct watches *watches)
 {
 	char *text = pod_fdinfo(file), *line = text;
 	unsigned int wd, device, mask;
-	unsigned long number;
+	unsigned long long number;
 	int error = 0;
 	u32 i;
 
@@ -93,7 +93,7 @@ static int add_numbers(struct file *file, struct watches *watches)
 	for (i = 0; i < watches->count && !error; i++) {
 		struct watch *watch = &watches->at[i];
 
-		if (!line || sscanf(line, "inotify wd:%x ino:%lx sdev:%x mask:%x",
+		if (!line || sscanf(line, "inotify wd:%x ino:%llx sdev:%x mask:%x",
 				    &wd, &number, &device, &mask) != 4 ||
 		    number != watch->inode->i_ino ||
 		    device != watch->inode->i_sb->s_dev) {
@@ -134,8 +134,8 @@ static int put_watch(struct pod_session *s, const struct pod_file *f,
 	if (error) {
 		dput(dentry);
 		return pod_refuse_file(s, f, "use --engine user",
-				       "it watches a file (inode %lu) whose path can't be told (%d)",
-				       watch->inode->i_ino, error);
+				       "it watches a file (inode %llu) whose path can't be told (%d)",
+				       (u64)watch->inode->i_ino, error);
 	}
 	snprintf(what, sizeof(what), "watch %u of descriptor %u", watch->wd,
 		 f->fd);

@@ -3,7 +3,8 @@
  * unix(7) sockets without a name: pairs with both ends in the session, what
  * is left of one whose other end is closed, and unconnected ones. What waits
  * in a queue is copied where it lies, message by message; nobody notices.
- * Names (bind, listen, accept) and open files on their way are refused.
+ * Names (bind, listen, accept) and open files on their way are refused; so is
+ * all that waits, where the kernel does not tell what goes with it.
  *
  * The queue is walked under the lock that readers take (iolock), so that what
  * is in it stays, and each buffer is held besides.
@@ -50,9 +51,9 @@ static const char *type_name(const struct sock *sk)
 	return NULL;
 }
 
-/* Set once, by bind(2) or accept(2), with a release (net/unix). */
 static bool has_name(struct sock *sk)
 {
+	/* Set once, by bind(2) or accept(2), with a release (net/unix). */
 	return smp_load_acquire(&unix_sk(sk)->addr);
 }
 
@@ -231,20 +232,23 @@ static int copy_queue(struct sock *sk, struct queue *queue)
 
 static u32 begins_at(const struct sock *sk, const struct sk_buff *skb)
 {
-	return sk->sk_type == SOCK_STREAM ? UNIXCB(skb).consumed : 0;
+	return sk->sk_type == SOCK_STREAM ? pod_message_of(skb).consumed : 0;
 }
 
 static bool same_sender(const struct sk_buff *a, const struct sk_buff *b)
 {
-	return UNIXCB(a).pid == UNIXCB(b).pid &&
-	       uid_eq(UNIXCB(a).uid, UNIXCB(b).uid) &&
-	       gid_eq(UNIXCB(a).gid, UNIXCB(b).gid);
+	const struct pod_message one = pod_message_of(a);
+	const struct pod_message other = pod_message_of(b);
+
+	return one.pid == other.pid && uid_eq(one.uid, other.uid) &&
+	       gid_eq(one.gid, other.gid);
 }
 
 static void put_content(struct pod_session *s, const struct pod_file *f,
 			struct sock *sk, const struct sk_buff *skb,
 			const void *data, size_t len)
 {
+	const struct pod_message message = pod_message_of(skb);
 	struct pod_buf meta = {};
 	struct pod_open o = pod_open(&meta);
 
@@ -252,8 +256,8 @@ static void put_content(struct pod_session *s, const struct pod_file *f,
 	if (sk->sk_type != SOCK_STREAM)
 		POD_BOOL(&meta, &o, "message", true);
 	if (pod_passes_ids(sk))
-		put_ids(s, &meta, &o, "credentials", UNIXCB(skb).pid,
-			UNIXCB(skb).uid, UNIXCB(skb).gid);
+		put_ids(s, &meta, &o, "credentials", message.pid, message.uid,
+			message.gid);
 	pod_close_map(&meta, o);
 	pod_frame_to(s, POD_SECTION_FILES, POD_FRAME_CONTENT, &meta, data, len);
 }
@@ -263,10 +267,14 @@ static int check_queue(struct pod_session *s, const struct pod_file *f,
 {
 	u32 i;
 
+	if (queue->count && !pod_knows_messages())
+		return pod_refuse_file(s, f,
+				       "let the program read it first, or use --engine user",
+				       "something waits in it, and this kernel does not tell a module what goes with it");
 	for (i = 0; i < queue->count; i++) {
 		const struct sk_buff *skb = queue->at[i];
 
-		if (UNIXCB(skb).fp)
+		if (pod_message_of(skb).files)
 			return pod_refuse_file(s, f, "use --engine user",
 					       "open files are on their way through it (SCM_RIGHTS), which the module does not handle yet");
 		if (sk->sk_type == SOCK_STREAM)
@@ -395,7 +403,7 @@ static int put_state(struct pod_session *s, const struct pod_file *f,
 		return pod_refuse_file(s, f,
 				       "let the program disconnect first, or run its partner in the same session",
 				       "its other end is held by a process outside the session, or not accepted yet, or on its way through another socket");
-	back = unix_peer_get(peer);
+	back = pod_unix_peer(peer);
 	if (back)
 		sock_put(back);
 	if (back != sk)
@@ -469,7 +477,7 @@ static int put_socket(struct pod_session *s, const struct pod_file *f,
 
 int pod_dump_unix(struct pod_session *s, const struct pod_file *f)
 {
-	struct sock *sk = sock_of(f->file), *peer = unix_peer_get(sk);
+	struct sock *sk = sock_of(f->file), *peer = pod_unix_peer(sk);
 	int error;
 
 	error = check_socket(s, f, sk, peer);

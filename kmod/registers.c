@@ -145,7 +145,7 @@ static void find_rest(struct pod_stop *stop)
 	case __NR_poll:
 		if (!block->poll.has_timeout)
 			return;
-		end = block->poll.tv_sec * NSEC_PER_SEC + block->poll.tv_nsec;
+		end = pod_poll_end(block);
 		break;
 	case __NR_futex:
 		if (!is_relative_futex_wait(r))

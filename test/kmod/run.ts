@@ -247,7 +247,7 @@ for (const source of kernelSources) {
   const one = await prepare(source);
   if (one) ready.push(one);
 }
-if (positionals.includes(newest)) await compileForNewest();
+if (isChosen(newest) && !short) await compileForNewest();
 if (!values['build-only'] && ready.length > 0) {
   // Compiled here: the machines find them where they are.
   for (const name of [
