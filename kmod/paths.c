@@ -31,6 +31,18 @@ static bool is_foreign(struct pod_session *s, const char *path)
 	return true;
 }
 
+/* What lies at a path of the process, counted from its root. */
+static int look_up(struct task_struct *t, const char *name, struct path *found)
+{
+	struct path root;
+	int error;
+
+	get_fs_root(t->fs, &root);
+	error = vfs_path_lookup(root.dentry, root.mnt, name, 0, found);
+	path_put(&root);
+	return error;
+}
+
 /*
  * Whether a restart will find the same at this name: something may be mounted
  * over it, or another file may have taken its place. proc makes its inodes
@@ -40,12 +52,9 @@ static int find_again(struct task_struct *t, const struct path *path,
 		      const char *name)
 {
 	struct super_block *super = path->dentry->d_sb;
-	struct path root, found;
-	int error;
+	struct path found;
+	int error = look_up(t, name, &found);
 
-	get_fs_root(t->fs, &root);
-	error = vfs_path_lookup(root.dentry, root.mnt, name, 0, &found);
-	path_put(&root);
 	if (error)
 		return error;
 	if (found.dentry->d_sb != super ||
@@ -148,13 +157,9 @@ static struct vfsmount *mount_at(struct task_struct *t, const char *name,
 				 struct dentry *dentry)
 {
 	struct vfsmount *mount = NULL;
-	struct path root, found;
-	int error;
+	struct path found;
 
-	get_fs_root(t->fs, &root);
-	error = vfs_path_lookup(root.dentry, root.mnt, name, 0, &found);
-	path_put(&root);
-	if (error)
+	if (look_up(t, name, &found))
 		return NULL;
 	if (found.dentry == found.mnt->mnt_root &&
 	    found.dentry->d_sb == dentry->d_sb &&

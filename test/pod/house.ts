@@ -1,12 +1,13 @@
 /** A runtime directory of its own for a test, the commands in it, and a clean end whatever happens. */
 import { spawn, spawnSync } from 'node:child_process';
-import { chownSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chownSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { isAlive } from '../../lib/pod/proc.ts';
 import { packageRoot } from '../../native/package-root.ts';
+import { removeFolder } from '../tools/remove-folder.ts';
 
 export interface Outcome {
   status: number | null;
@@ -78,7 +79,7 @@ export function makeHouse(t: Test, user: string): House {
       process.kill(entry.init, 'SIGKILL');
       for (let turn = 0; turn < 200 && isAlive(entry.init, entry.initStart); turn++) await sleep(20);
     }
-    rmSync(folder, { recursive: true, force: true });
+    removeFolder(folder);
   });
   return house;
 }

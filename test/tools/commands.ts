@@ -1,8 +1,9 @@
 /** Run the built commands as users do: from PATH, in a shell, with a runtime directory of their own. */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../native/package-root.ts';
+import { removeFolder } from './remove-folder.ts';
 
 /** Only what the tests of one file need of tap, so that this works in its subtests too. */
 interface Teardown {
@@ -22,7 +23,7 @@ export const makeStreamCommand = `${process.execPath} ${join(packageRoot(), 'dis
 export function makeFolder(t: Teardown, prefix = 'pod-test-'): string {
   const folder = mkdtempSync(join('/tmp', prefix));
   chmodSync(folder, 0o700);
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  t.teardown(() => removeFolder(folder));
   return folder;
 }
 

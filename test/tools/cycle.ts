@@ -14,7 +14,6 @@ import {
   openSync,
   readdirSync,
   readFileSync,
-  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -24,6 +23,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { packageRoot } from '../../native/package-root.ts';
 import { makeVdsoForeign } from './foreign-vdso.ts';
 import { buildProgram, type Program } from './programs.ts';
+import { removeFolder } from './remove-folder.ts';
 import { keepDescriptors, RunningProgram, until } from './running-program.ts';
 
 /**
@@ -323,7 +323,7 @@ class Cycle {
     const names = existsSync(pods) ? readdirSync(pods).filter((file) => file.endsWith('.json')) : [];
     if (names.length > 0) await this.#command(['pod-kill', ...names.map((file) => file.slice(0, -5))]);
     await this.#running.remove();
-    if (!process.env['POD_TEST_KEEP']) rmSync(this.#folder, { recursive: true, force: true });
+    if (!process.env['POD_TEST_KEEP']) removeFolder(this.#folder);
   }
 }
 

@@ -1,17 +1,10 @@
 /** A self-checking program at work: its folder, its protocol (see test/programs/pod-test.h), and its end. */
-import {
-  chmodSync,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { native } from '../../native/index.ts';
+import { removeFolder } from './remove-folder.ts';
 
 /** Most that anything of a test may take, ms: the machine may be busy, and an emulated one is slow besides. */
 export const patience = Number(process.env['POD_TEST_PATIENCE'] ?? 60_000);
@@ -132,6 +125,6 @@ export class RunningProgram {
   /** End what is left of it, and remove its folder. */
   async remove(): Promise<void> {
     await this.end();
-    rmSync(this.folder, { recursive: true, force: true });
+    removeFolder(this.folder);
   }
 }

@@ -1,11 +1,12 @@
 /** node, whose event loop is an epoll set of pipes and event counters: dumped by the module, ended, restarted. */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Collector } from '../../../lib/filter/check/sample.ts';
 import { dumpSession, findSession } from '../../../lib/session/dump-session.ts';
 import { restartSession } from '../../../lib/session/restart-session.ts';
+import { removeFolder } from '../../tools/remove-folder.ts';
 import { until } from '../../tools/running-program.ts';
 
 /** Counts in its memory, by its timers, and says how far it is by its threads for files. */
@@ -62,6 +63,6 @@ export async function runNode(say: (sentence: string) => void): Promise<string> 
     return `from ${before} on`;
   } finally {
     for (const pid of pids.filter(isAlive)) process.kill(pid, 'SIGKILL');
-    rmSync(folder, { recursive: true, force: true });
+    removeFolder(folder);
   }
 }
