@@ -21,18 +21,33 @@ const longest = 512;
 /** Of `list`, what differs from a new socket of the same kind. */
 export function changedOptions(
   local: number,
-  { domain, type, protocol }: SocketKind,
+  kind: SocketKind,
   list: readonly { level: number; option: number }[],
 ): SavedOption[] {
+  const usual = usualOptions(kind, list);
+  return list.flatMap(({ level, option }, index) => {
+    const value = getOption(local, level, option, longest);
+    return value === undefined || (usual[index] && Buffer.from(value).equals(usual[index]))
+      ? []
+      : [{ level, option, value }];
+  });
+}
+
+/** By kind, each of which is asked with one list: sessions have hundreds of sockets of one. */
+const known = new Map<string, readonly (Uint8Array | undefined)[]>();
+
+function usualOptions(
+  { domain, type, protocol }: SocketKind,
+  list: readonly { level: number; option: number }[],
+): readonly (Uint8Array | undefined)[] {
+  const key = `${domain} ${type} ${protocol}`;
+  const found = known.get(key);
+  if (found) return found;
   const fresh = Number(native().syscall(SYS.socket, domain, type | O.cloexec, protocol));
   try {
-    return list.flatMap(({ level, option }) => {
-      const value = getOption(local, level, option, longest);
-      const usual = getOption(fresh, level, option, longest);
-      return value === undefined || (usual && Buffer.from(value).equals(usual))
-        ? []
-        : [{ level, option, value }];
-    });
+    const usual = list.map(({ level, option }) => getOption(fresh, level, option, longest));
+    known.set(key, usual);
+    return usual;
   } finally {
     closeLocal(fresh);
   }
