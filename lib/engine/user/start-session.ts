@@ -50,6 +50,12 @@ interface ProcessSet {
   tasks: NewTask[];
 }
 
+/** Numbers of the signals that wait in a process or one of its threads. */
+const pendingOf = ({ image: { record, threads } }: ProcessSet): number[] =>
+  [record, ...threads.map((thread) => thread.record)].flatMap(({ pending }) =>
+    (pending ?? []).map(build.signalNumber),
+  );
+
 const SIGCONT = 18;
 /** SIGKILL, SIGSTOP. */
 const unblockable = new Set([9, 19]);
@@ -233,19 +239,14 @@ export class SessionStart {
   /** Whether it is stopped, or will be: by a signal that nobody can block, and that must not come sooner. */
   #mayStop(task: NewTask, sets: readonly ProcessSet[]): boolean {
     const set = sets.find(({ tasks }) => tasks.includes(task))!;
-    const { record, threads } = set.image;
-    const pending = [record, ...threads.map((thread) => thread.record)].flatMap((each) => each.pending ?? []);
-    return (
-      this.#stopSignal(set) !== 0 || pending.some((signal) => unblockable.has(build.signalNumber(signal)))
-    );
+    return this.#stopSignal(set) !== 0 || pendingOf(set).some((signal) => unblockable.has(signal));
   }
 
   /** Whether SIGCONT may come to wait in it, which the end of a loop would take away (call-site.ts). */
-  #mayContinue({ image: { record, threads } }: ProcessSet): boolean {
-    const pending = [record, ...threads.map((thread) => thread.record)].flatMap((each) => each.pending ?? []);
+  #mayContinue(set: ProcessSet): boolean {
     return (
-      pending.some((signal) => build.signalNumber(signal) === SIGCONT) ||
-      (record.timers ?? []).some(({ signal }) => signal === SIGCONT) ||
+      pendingOf(set).includes(SIGCONT) ||
+      (set.image.record.timers ?? []).some(({ signal }) => signal === SIGCONT) ||
       this.#made.image.objects.some(
         (object) => (object.record as { owner?: { signal: number } }).owner?.signal === SIGCONT,
       )

@@ -8,7 +8,7 @@ import type { RestoreContext } from './file-object.ts';
 import { describeAddress, portOf, withPort } from './inet-address.ts';
 import { IP_FREEBIND, SOL, setOption } from './inet-options.ts';
 import { readTable, TCP } from './inet-table.ts';
-import { borrow, closeLocal, codeOf } from './local-calls.ts';
+import { codeOf } from './local-calls.ts';
 
 type Socket = Records['inet-socket'];
 
@@ -21,20 +21,6 @@ export function makeSocket(family: number, type: number, context: RestoreContext
       `the session has ${family === 2 ? 'IPv4' : 'IPv6'} sockets, which can't be made here (${(cause as Error).message})`,
       family === 2 ? undefined : 'enable IPv6 on this computer',
     );
-  }
-}
-
-/** Do something with a descriptor of our own. */
-export function withLocal<Result>(
-  fd: number,
-  context: RestoreContext,
-  body: (local: number) => Result,
-): Result {
-  const local = borrow(context.builderPid, fd);
-  try {
-    return body(local);
-  } finally {
-    closeLocal(local);
   }
 }
 

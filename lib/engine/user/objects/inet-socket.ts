@@ -30,7 +30,7 @@ import { isSigned, isUdpShutForWriting } from './inet-diag.ts';
 import { numberOption, readOptions, SO, SOL, setOption, TCP_INFO, usualOptions } from './inet-options.ts';
 import { finishInet, restoreInet } from './inet-rebuild.ts';
 import { type Row, readTable, TCP } from './inet-table.ts';
-import { getOption, hasPacketFilter, pollNow, socketOption } from './local-calls.ts';
+import { getOption, hasPacketFilter, POLL, pollNow, socketOption } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { readKept } from './tcp-keep.ts';
 import { peekQueue, settle, unsentOf } from './tcp-queue.ts';
@@ -47,7 +47,6 @@ const UDP_ENCAP = 100;
 const protocols: Record<number, Records['inet-socket']['type']> = { 6: 'tcp', 17: 'udp' };
 /** A raw socket (3) may be of any protocol. */
 const types: Record<string, number> = { tcp: 1, udp: 2 };
-const POLL = { in: 1, err: 8, hup: 16, rdhup: 0x2000 } as const;
 /** Offsets in struct tcp_info. */
 const info = { state: 0, maxBacklog: 28, rtt: 68 } as const;
 

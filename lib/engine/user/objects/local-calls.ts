@@ -2,6 +2,7 @@
 import { getSystemErrorName } from 'node:util';
 import { native } from '../../../../native/index.ts';
 import { F, KCMP, SYS } from '../abi.ts';
+import type { RestoreContext } from './file-object.ts';
 
 export function control(fd: number, command: number, argument: number | bigint | Int32Array = 0): number {
   const value = argument instanceof Int32Array ? new Uint8Array(argument.buffer) : argument;
@@ -20,7 +21,10 @@ export function readable(fd: number): number {
   return new DataView(ioctlRead(fd, 0x541b, 4).buffer).getInt32(0, true);
 }
 
-/** poll(2) without waiting: which of `wanted` (and POLLERR 8, POLLHUP 16) hold now. */
+/** Events of poll(2). */
+export const POLL = { in: 1, out: 4, err: 8, hup: 16, rdhup: 0x2000 } as const;
+
+/** poll(2) without waiting: which of `wanted` (and POLL.err, POLL.hup) hold now. */
 export function pollNow(fd: number, wanted: number): number {
   const bytes = new Uint8Array(8);
   const view = new DataView(bytes.buffer);
@@ -79,6 +83,20 @@ export function queuedMemory(fd: number): number {
 
 export function closeLocal(fd: number): void {
   native().syscall(SYS.close, fd);
+}
+
+/** Do something with a descriptor of our own. */
+export function withLocal<Result>(
+  fd: number,
+  context: RestoreContext,
+  body: (local: number) => Result,
+): Result {
+  const local = borrow(context.builderPid, fd);
+  try {
+    return body(local);
+  } finally {
+    closeLocal(local);
+  }
 }
 
 export function pipeCapacity(fd: number): number {

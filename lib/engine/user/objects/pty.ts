@@ -13,7 +13,7 @@ import type { Records } from '../../../image/record.ts';
 import { AT_FDCWD, O, SYS } from '../abi.ts';
 import { RemoteError } from '../remote.ts';
 import type { DumpContext, FileObject, OpenFile, RestoreContext } from './file-object.ts';
-import { errnoName, ioctlRead, pollNow } from './local-calls.ts';
+import { errnoName, ioctlRead, POLL, pollNow } from './local-calls.ts';
 import { armOwner, readOwner } from './owner.ts';
 import { setStatusFlags } from './paths.ts';
 import { howStopped, stopOutput } from './stopped-output.ts';
@@ -31,8 +31,6 @@ const TIOCGPTLCK = 0x80045439;
 const TIOCGPKT = 0x80045438;
 const TIOCSPTLCK = 0x40045431;
 const TIOCPKT = 0x5420;
-const POLLIN = 1;
-const POLLHUP = 16;
 
 function isMaster(file: OpenFile): boolean {
   if (!file.stat.isCharacterDevice() || (file.flags & O.path) !== 0) return false;
@@ -144,16 +142,16 @@ export const pty: FileObject = {
 
   dump(file, context) {
     const index = readInt(file.local, TIOCGPTN);
-    const state = pollNow(file.local, POLLIN);
+    const state = pollNow(file.local, POLL.in);
     // poll(2) also waits for what is on its way from the slave.
-    if ((state & POLLIN) !== 0) {
+    if ((state & POLL.in) !== 0) {
       context.notNow(
         file,
         `output of /dev/pts/${index} has not been read by it`,
         'try again when the program that shows this terminal has caught up',
       );
     }
-    const slaveClosed = (state & POLLHUP) !== 0;
+    const slaveClosed = (state & POLL.hup) !== 0;
     const locked = readInt(file.local, TIOCGPTLCK) !== 0;
     const slave = slaves(context).get(`${instanceOf(file)}:${index}`);
     if (!slaveClosed && !locked && !slave) {

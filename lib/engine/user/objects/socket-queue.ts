@@ -11,7 +11,7 @@ import { maxData } from '../../../stream/frame.ts';
 import { MAP, PROT, pageSize, SYS } from '../abi.ts';
 import { countHidden, forgetLook, markLookedAt, refuseHidden, refuseLookedAt } from './empty-messages.ts';
 import type { DumpContext, OpenFile } from './file-object.ts';
-import { closeLocal, codeOf, pollNow, readable, readOption, setSocketOption } from './local-calls.ts';
+import { closeLocal, codeOf, POLL, pollNow, readable, readOption, setSocketOption } from './local-calls.ts';
 
 export interface Message {
   data: Uint8Array;
@@ -35,8 +35,6 @@ const peek = MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
 const SCM_RIGHTS = 1;
 const SCM_CREDENTIALS = 2;
 const SCM_PIDFD = 4;
-const POLLIN = 1;
-const POLLERR = 8;
 
 /** SO_PEEK_OFF; -1 is unset. */
 export function peekOffset(fd: number): number {
@@ -119,12 +117,12 @@ const seqpacket = 5;
 export function peekMessages(file: OpenFile, receiver: Receiver, context: DumpContext): Message[] {
   const { local } = file;
   const { type, shut, unread } = receiver;
-  const state = pollNow(local, POLLIN);
-  if ((state & POLLIN) === 0) {
+  const state = pollNow(local, POLL.in);
+  if ((state & POLL.in) === 0) {
     forgetLook(file);
     return [];
   }
-  if ((state & POLLERR) !== 0) {
+  if ((state & POLL.err) !== 0) {
     // Seqpacket with its peer gone: without data this is all there is to say, and restart brings it back.
     if (shut && readable(local) === 0) return [];
     context.refuse(

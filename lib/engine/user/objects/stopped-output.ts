@@ -10,10 +10,8 @@ import { nap } from '../../../../native/nap.ts';
 import type { Records } from '../../../image/record.ts';
 import { AT_FDCWD, O, SYS } from '../abi.ts';
 import type { RestoreContext } from './file-object.ts';
-import { borrow, closeLocal, pollNow } from './local-calls.ts';
+import { borrow, closeLocal, POLL, pollNow, withLocal } from './local-calls.ts';
 
-const POLLOUT = 4;
-const POLLHUP = 16;
 const TCXONC = 0x540a;
 const TCOOFF = 0;
 const TCOON = 1;
@@ -23,7 +21,7 @@ const stopCharacter = 17 + 9;
 const patience = 1000;
 
 function isStopped(slave: number): boolean {
-  return (pollNow(slave, POLLOUT) & (POLLOUT | POLLHUP)) === 0;
+  return (pollNow(slave, POLL.out) & (POLL.out | POLL.hup)) === 0;
 }
 
 /** How it was stopped, if it was; of a slave of the session whose master has nothing left to read. */
@@ -61,10 +59,5 @@ export function stopOutput(
 }
 
 function type(master: number, character: number, context: RestoreContext): void {
-  const local = borrow(context.builderPid, master);
-  try {
-    native().syscall(SYS.write, local, Uint8Array.of(character), 1);
-  } finally {
-    closeLocal(local);
-  }
+  withLocal(master, context, (local) => native().syscall(SYS.write, local, Uint8Array.of(character), 1));
 }

@@ -17,15 +17,14 @@ import {
   toFamily,
   withPort,
 } from './inet-address.ts';
-import { makeSocket, tryBind, withLocal } from './inet-bind.ts';
+import { makeSocket, tryBind } from './inet-bind.ts';
 import { allowBind, applyOptions, kindOf, SO, SOL, setOption } from './inet-options.ts';
-import { borrow, closeLocal, codeOf, pollNow, socketOption } from './local-calls.ts';
+import { borrow, closeLocal, codeOf, POLL, pollNow, socketOption, withLocal } from './local-calls.ts';
 import { fillQueue, settle, unsentOf } from './tcp-queue.ts';
 
 type Socket = Records['inet-socket'];
 
 const stream = 1;
-const POLLOUT = 4;
 const SO_ERROR = 4;
 const EAGAIN = 11;
 /** ms that a connection inside this computer may take. */
@@ -102,7 +101,7 @@ export function makeFailed(record: Socket, context: RestoreContext): number {
       withLocal(fd, context, (failed) => {
         applyOptions(failed, record, 'early', context);
         startConnect(failed, ownAddress(local));
-        waitFor(() => (pollNow(failed, POLLOUT) & POLLOUT) !== 0);
+        waitFor(() => (pollNow(failed, POLL.out) & POLL.out) !== 0);
         if (record.state === 'failed') socketOption(failed, SO_ERROR);
       });
     });
@@ -166,7 +165,7 @@ function connectEnd(
     else if (!quiet && !moved) sayMoved(record, context);
     const to = toFamily(target, kindOf(record).family) ?? target;
     startConnect(end.local, to);
-    if (waitFor(() => pollNow(end.local, POLLOUT) !== 0) && peerAddress(end.local)) return end;
+    if (waitFor(() => pollNow(end.local, POLL.out) !== 0) && peerAddress(end.local)) return end;
     closeLocal(end.local);
     context.builder.call('close', SYS.close, end.fd);
   }
@@ -259,7 +258,7 @@ export function connectBlocked(local: number, record: Socket, must: boolean, con
       context.warn(`a connection to ${describeAddress(to)} that was being made can't be made here (${code})`);
     return;
   }
-  if (code === undefined && waitFor(() => pollNow(local, POLLOUT) !== 0) && peerAddress(local)) return;
+  if (code === undefined && waitFor(() => pollNow(local, POLL.out) !== 0) && peerAddress(local)) return;
   context.refuse(
     `the connection to ${describeAddress(to)} that waits to be accepted in the session can't be made again${code === undefined ? '' : ` (${code})`}`,
     'a firewall of this computer may forbid it: allow connections on the loopback interface',

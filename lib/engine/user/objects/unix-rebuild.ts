@@ -4,6 +4,7 @@ import { RemoteError } from '../remote.ts';
 import type { RestoreContext } from './file-object.ts';
 import { borrow, closeLocal, codeOf, errnoName, setSocketOption } from './local-calls.ts';
 import { setLocalFlags } from './paths.ts';
+import type { SavedOption } from './socket-options.ts';
 import { setPeekOffset } from './socket-queue.ts';
 import { connectWaiting } from './unix-backlog.ts';
 import { disconnect, makeConnection, makePair } from './unix-connection.ts';
@@ -186,19 +187,21 @@ function close(record: Socket, context: RestoreContext): void {
   try {
     if (record.peekOffset !== undefined) setPeekOffset(local, record.peekOffset);
     if (record.refuseRights) refuseRights(local, context);
-    for (const { level, option, value } of record.options ?? []) {
-      const known = unixOptions.some((each) => each.level === level && each.option === option);
-      try {
-        if (!known) throw new Error('unknown to this podstream');
-        setSocketOption(local, option, value);
-      } catch (cause) {
-        context.warn(
-          `option ${option} of a unix socket can't be set here (${codeOf(cause) ?? (cause as Error).message})`,
-        );
-      }
-    }
+    for (const each of record.options ?? []) setOther(local, each, context);
   } finally {
     closeLocal(local);
+  }
+}
+
+function setOther(local: number, { level, option, value }: SavedOption, context: RestoreContext): void {
+  if (!unixOptions.some((each) => each.level === level && each.option === option)) {
+    context.warn(`option ${option} of level ${level} of a socket is unknown to this podstream`);
+    return;
+  }
+  try {
+    setSocketOption(local, option, value);
+  } catch (cause) {
+    context.warn(`option ${option} of a unix socket can't be set here (${codeOf(cause)})`);
   }
 }
 
